@@ -1,0 +1,40 @@
+# make help lists the targets. Each installs what it needs into .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= tiny
+DATA ?= synthetic
+RUNS ?= runs/main_table
+SEEDS ?= 0
+ARGS ?=
+TABLE := experiments/main_table
+
+.DEFAULT_GOAL := help
+.PHONY: help install check test bench reproduce-table clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+install: $(VENV)/.installed  ## install biqa and its tested dependencies into .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+check: install  ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check biqa tests
+	$(BIN)/ruff check biqa tests
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: install  ## the test suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
+	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)
+	$(BIN)/python -m biqa.report runs=$(RUNS) out=$(TABLE)
+
+clean:  ## remove caches and build output; runs and data stay
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,186 @@
+"""From config to objects. Config stops here: everything below takes named arguments."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from biqa import config as schema
+from biqa.data.images import check_images
+from biqa.data.module import DataModule, Item
+from biqa.data.record import Card, Record, Split
+from biqa.data.splits import fingerprint, require_split
+from biqa.data.targets import Description
+from biqa.errors import IncompatibleChoice
+from biqa.models.adapters import adapt, load_weights
+from biqa.models.vlm import VLM
+from biqa.runs import RunFolder, find_run
+from biqa.stages.base import StageModule
+from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
+
+ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
+"""What a config may instantiate. `instantiate` runs whatever `_target_` names, and configs travel between people."""
+
+
+def make(node: DictConfig, **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
+    """Instantiate what a config node names, with its values and the given ones as named arguments.
+
+    Raises:
+        IncompatibleChoice: `_target_` is outside the allowlist.
+    """
+    target = str(node._target_)
+    if not target.startswith(ALLOWED_TARGETS):
+        raise IncompatibleChoice(f"_target_={target} is refused: a config may only name classes of {' or '.join(ALLOWED_TARGETS)}.")
+    return instantiate(node, _convert_="all", **given)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set, ready: its card, its records, and a description target for each of them."""
+
+    card: Card
+    records: list[Record]
+    targets: dict[str, Description]
+    skipped: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of image names, scores and split."""
+        return fingerprint(self.records)
+
+    def split(self, split: Split) -> list[Record]:
+        """The records of one split."""
+        return [record for record in self.records if record.split == split]
+
+    def items(self, split: Split, texts: Mapping[str, Sequence[str]] | None = None) -> list[Item]:
+        """One item for each image of a split with its target; or, with `texts` (image -> descriptions), one for each description."""
+        said = texts if texts is not None else {image: [target.text] for image, target in self.targets.items()}
+        return [Item(record, (text,)) for record in self.split(split) for text in said[record.image]]
+
+
+def load_images(composed: DictConfig) -> Images:
+    """Read the data set, look at every image once, and put every record into words.
+
+    Raises:
+        UserError: whatever is wrong with files, rows, images or splits.
+    """
+    source = make(composed.data)
+    records, skipped = check_images(source.records(), on_bad_image=composed.data.on_bad_image)
+    train = require_split(records, "train")
+    require_split(records, "val")
+    require_split(records, "test")
+    targets = make(composed.descriptions)
+    targets.fit(train)
+    return Images(source.card, records, {record.image: targets.describe(record) for record in records}, skipped)
+
+
+def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None) -> VLM:
+    """Backbone, the choice of weights that learn, and the weights of the run to start from.
+
+    Args:
+        composed: the whole config.
+        vision: False builds the decoder alone.
+        weights: finished run to start from; None: the base weights.
+    """
+    node = OmegaConf.create(composed.model)
+    with open_dict(node):
+        node.pop("lr")
+    vlm = make(node, vision=vision, seed=composed.seed)
+    tuning = composed.tuning
+    adapt(
+        vlm, kind=tuning.kind, rank=tuning.rank, alpha=tuning.alpha, dropout=tuning.dropout, targets=tuning.targets, freeze=tuning.freeze
+    )  # fmt: skip
+    if weights is not None:
+        load_weights(vlm, weights.path)
+    return vlm
+
+
+def weights_to_start_from(config: schema.Config, default: RunFolder | None) -> RunFolder | None:
+    """`stage.init_from` as a run: a folder, "base" for none, or the stage's own default."""
+    if config.stage.init_from is None:
+        return default
+    return None if config.stage.init_from == "base" else find_run(config.stage.init_from, "stage.init_from")
+
+
+def build_stage(composed: DictConfig, stage: type[StageModule] | str, vlm: VLM, *, steps: int, repeats: int, **options: Any) -> StageModule:
+    """A LightningModule around a model.
+
+    Args:
+        composed: the whole config.
+        stage: its class, as a name.
+        vlm: the model.
+        steps: optimiser steps of the whole run.
+        repeats: sampled answers an image.
+        options: what this stage takes beyond the others.
+    """
+    tuning, sampling = composed.tuning, composed.sampling
+    return instantiate(
+        {"_target_": stage, "_convert_": "all"}, vlm,
+        lr=tuning.lr, weight_decay=tuning.weight_decay, warmup=tuning.warmup, total_steps=steps,
+        repeats=repeats, temperature=sampling.temperature, top_p=sampling.top_p, max_new_tokens=sampling.max_new_tokens,
+        seed=composed.seed, **options,
+    )  # fmt: skip
+
+
+def build_data(
+    composed: DictConfig, stage: StageModule, *, train: Sequence[Item] = (), val: Sequence[Item] = (), predict: Sequence[Item] = ()
+) -> DataModule:
+    """Batches for a stage."""
+    return DataModule(
+        train=train, val=val, predict=predict, encode=stage.encode, pad_id=stage.vlm.pad_id,
+        batch_size=composed.stage.batch_size, predict_batch_size=composed.sampling.batch_size,
+        seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb,
+    )  # fmt: skip
+
+
+def build_trainer(composed: DictConfig, folder: RunFolder) -> L.Trainer:
+    """Lightning's trainer with the project's checkpoints."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    options = composed.trainer
+    callbacks: list[L.Callback] = [Checkpoints(folder.checkpoints, options.checkpoint_steps)]
+    if options.progress:
+        callbacks.append(RichProgressBar())
+    return L.Trainer(
+        accelerator=options.accelerator, devices=options.devices, strategy=composed.strategy.name, precision=options.precision,
+        max_epochs=composed.stage.epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
+        logger=build_logger(composed, folder), callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
+        log_every_n_steps=20, num_sanity_val_steps=0, default_root_dir=folder.path,
+    )  # fmt: skip
+
+
+def build_logger(composed: DictConfig, folder: RunFolder) -> Any:  # noqa: ANN401 (any Lightning logger)
+    """The logger that the config names, writing below the run folder; W&B goes offline where it cannot reach its server."""
+    if composed.logger is None:
+        return False
+    target = str(composed.logger._target_)
+    if target.endswith("WandbLogger"):
+        run = composed.name
+        return make(composed.logger, save_dir=str(folder.path), name=run, offline=not wandb_reachable())
+    return make(composed.logger, save_dir=str(folder.path), name="logs")
+
+
+def wandb_reachable(timeout: float = 2.0) -> bool:
+    """Whether W&B can log online: not told otherwise, a key, and a server that answers within `timeout` seconds.
+
+    Decided before the run starts: falling back after a failed start does not work in W&B, and waiting for one takes minutes.
+    """
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    has_key = "WANDB_API_KEY" in os.environ or any("api.wandb.ai" in file.read_text() for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file())
+    if not has_key:
+        return False
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    name, _, port = host.partition(":")
+    try:
+        socket.create_connection((name, int(port or 443)), timeout=timeout).close()
+    except OSError:
+        return False
+    return True

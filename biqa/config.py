@@ -1,0 +1,446 @@
+"""The typed schema of a run: every option with its meaning and unit under it; nonsense is refused here, before anything is loaded.
+
+conf/ holds the values, one file a choice. Nothing below the doors sees these classes: they are unpacked into named arguments.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from biqa.errors import IncompatibleChoice
+
+
+def config_directory() -> str:
+    """Absolute folder of conf/: inside the package when installed from a wheel, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return str(installed if installed.is_dir() else Path(__file__).parents[1] / "conf")
+
+
+def _refuse(problems: list[tuple[bool, str]]) -> None:
+    """Raise one IncompatibleChoice with the text of every problem that holds: all at once, not the first only."""
+    found = [text for holds, text in problems if holds]
+    if found:
+        raise IncompatibleChoice("\n".join(found))
+
+
+@dataclass
+class Data:
+    """Which images, and how they are split."""
+
+    _target_: str = MISSING
+    on_bad_image: str = "stop"
+    """An image that is missing or does not decode: "stop" names it and ends; "skip" leaves it out, counted and listed."""
+
+    def __post_init__(self) -> None:
+        _refuse([(self.on_bad_image not in ("stop", "skip"), f"data.on_bad_image={self.on_bad_image} is not known: choose stop or skip.")])
+
+
+@dataclass
+class SyntheticData(Data):
+    """Stand-in data made on the spot: distorted crops with the mean opinion of KADID-10k's observers (METHOD.md section 8)."""
+
+    _target_: str = "biqa.data.synthetic.Synthetic"
+    root: str = MISSING
+    """Folder of the cache; generated once for each set of these values."""
+    train: int = MISSING
+    """Number of training images."""
+    val: int = MISSING
+    """Number of validation images."""
+    test: int = MISSING
+    """Number of test images."""
+    crop: int = MISSING
+    """Side of an image in pixels."""
+    kinds: list[str] = MISSING
+    """Distortion types, of KADID-10k's 25."""
+    two_at_once: float = MISSING
+    """Share of images with two distortions."""
+    pristine: float = MISSING
+    """Share of images without any distortion."""
+    references: str | None = None
+    """Folder of pristine photographs that replaces the built-in references; null: built-in."""
+    seed: int = 0
+    """Draws references, crops and distortions; apart from the seed of the run, so that runs share the data."""
+    workers: int = 2
+    """Processes that generate."""
+
+
+@dataclass
+class LiveCData(Data):
+    """LIVE In the Wild Image Quality Challenge Database."""
+
+    _target_: str = "biqa.data.livec.LiveC"
+    root: str = MISSING
+    """Folder ChallengeDB_release as unzipped."""
+    split_seed: int = 0
+    """Draws the random split; apart from the seed of the run."""
+    val_share: float = MISSING
+    """Share of all images held out for validation."""
+    test_share: float = MISSING
+    """Share of all images held out for test."""
+
+
+@dataclass
+class TableData(Data):
+    """Any csv, tsv or jsonl with one row an image."""
+
+    _target_: str = "biqa.data.table.Table"
+    file: str = MISSING
+    """The table."""
+    root: str | None = None
+    """Folder that the image column is relative to; null: the table's own folder."""
+    name: str | None = None
+    """Name of the data set; null: the file's name."""
+    image: str = MISSING
+    """Column of the image file."""
+    score: str = MISSING
+    """Column of the opinion score."""
+    low: float = MISSING
+    """Lower end of the score's scale."""
+    high: float = MISSING
+    """Upper end of the score's scale."""
+    direction: str = MISSING
+    """"mos" (higher is better) or "dmos" (higher is worse)."""
+    std: str | None = None
+    """Column of the opinions' standard deviation, on the score's scale."""
+    split: str | None = None
+    """Column of the split (train, val, test); null: random by group."""
+    group: str | None = None
+    """Column of what must stay on one side of a split (the reference); null: the image itself."""
+    features: list[str] = field(default_factory=list)
+    """Columns of annotated attributes, for descriptions=attributes."""
+    split_seed: int = 0
+    """Draws the random split; apart from the seed of the run."""
+    val_share: float = MISSING
+    """Share of all groups held out for validation, when there is no split column."""
+    test_share: float = MISSING
+    """Share of all groups held out for test, when there is no split column."""
+
+
+@dataclass
+class Descriptions:
+    """Where the description targets of stage 1 come from (METHOD.md section 7)."""
+
+    _target_: str = MISSING
+    seed: int = 0
+    """Draws the paraphrases."""
+
+
+@dataclass
+class FileDescriptions(Descriptions):
+    """Texts from a file."""
+
+    file: str = MISSING
+    """csv, jsonl or json list."""
+    image: str = MISSING
+    """Column or key of the image name."""
+    description: str = MISSING
+    """Column or key of the text."""
+
+
+@dataclass
+class Model:
+    """Which backbone."""
+
+    _target_: str = MISSING
+    lr: float = MISSING
+    """Peak learning rate that suits full tuning of these weights."""
+
+
+@dataclass
+class TinyModel(Model):
+    """transformers' LLaVA class, small, from random weights."""
+
+    _target_: str = "biqa.models.tiny.build_tiny"
+    hidden: int = MISSING
+    """Width of the decoder."""
+    layers: int = MISSING
+    """Layers of the decoder."""
+    heads: int = MISSING
+    """Attention heads of decoder and tower."""
+    tower_hidden: int = MISSING
+    """Width of the tower."""
+    tower_layers: int = MISSING
+    """Layers of the tower."""
+    grid: int = MISSING
+    """8x8-pixel blocks a side that the tower sees."""
+    vocabulary: int = MISSING
+    """At most so many tokens."""
+    attention: str = "sdpa"
+    """Attention implementation of transformers."""
+
+
+@dataclass
+class Owl2Model(Model):
+    """mPLUG-Owl2. Not in this release: choosing it ends with a sentence that says so."""
+
+    _target_: str = "biqa.models.families.unavailable"
+    name: str = "owl2"
+    """What was asked for."""
+
+
+@dataclass
+class Tuning:
+    """Which weights learn, and how fast."""
+
+    kind: str = MISSING
+    """"full" or "lora"."""
+    lr: float = MISSING
+    """Peak learning rate."""
+    weight_decay: float = MISSING
+    """AdamW's, on weight matrices."""
+    warmup: float = MISSING
+    """Share of the steps over which the learning rate rises; it then falls along a cosine to zero."""
+    rank: int = 0
+    """LoRA: rank of the update."""
+    alpha: int = 0
+    """LoRA: the update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """LoRA: dropout on its input."""
+    targets: str | None = None
+    """LoRA: regular expression of the modules to adapt; null: every linear layer of the decoder."""
+    freeze: str | None = None
+    """Full: regular expression of the parameters that stay as they are; null: none."""
+
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                (self.kind not in ("full", "lora"), f"tuning.kind={self.kind} is not known: choose full or lora."),
+                (self.kind == "lora" and self.rank < 1, f"tuning.rank={self.rank}: LoRA needs a rank of at least 1."),
+                (not 0 <= self.warmup < 1, f"tuning.warmup={self.warmup} is a share of the steps: choose a value in [0, 1)."),
+            ]
+        )
+
+
+@dataclass
+class Stage:
+    """What is learnt from what (METHOD.md section 3)."""
+
+    _target_: str = MISSING
+    epochs: int = MISSING
+    """Passes over the training images; 0 trains nothing."""
+    batch_size: int = MISSING
+    """Images a step and device."""
+    init_from: str | None = None
+    """Run folder to start from; null: what the stage says (its stage 1, or the base weights); "base": the base weights."""
+
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                (self.epochs < 0, f"stage.epochs={self.epochs}: choose 0 or more."),
+                (self.batch_size < 1, f"stage.batch_size={self.batch_size}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class PerceptionStage(Stage):
+    """Stage 1: image to description."""
+
+    _target_: str = "biqa.stages.perception.Perception"
+
+
+@dataclass
+class VerdictStage(Stage):
+    """A stage that ends in a level word."""
+
+    target: str = MISSING
+    """"hard": the level of the image's quality; "soft": a level distribution whose mean is the quality."""
+    level_weight: float = MISSING
+    """Weight of the level word's loss beside the mean loss of the other tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse([(self.target not in ("hard", "soft"), f"stage.target={self.target} is not known: choose hard or soft.")])
+
+
+@dataclass
+class JointStage(VerdictStage):
+    """One-stage tuning: image to description and level in one answer."""
+
+    _target_: str = "biqa.stages.joint.Joint"
+
+
+@dataclass
+class ZeroShotStage(JointStage):
+    """As joint, with nothing trained."""
+
+    _target_: str = "biqa.stages.joint.ZeroShot"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse([(self.epochs != 0, f"stage.epochs={self.epochs}: zero_shot trains nothing. Choose stage=joint to train.")])
+
+
+@dataclass
+class InferenceStage(VerdictStage):
+    """Stage 2: description to level, from the text alone."""
+
+    _target_: str = "biqa.stages.inference.Inference"
+    descriptions: str = MISSING
+    """What it trains on: "target" (annotated), "generated" (written by stage 1) or "mixed" (both)."""
+    perception: str | None = None
+    """Run folder of the stage 1 that describes the images; null: found by model, data and seed."""
+    generated_per_image: int = MISSING
+    """Generated descriptions of each training image: the greedy one first, then sampled ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse(
+            [
+                (
+                    self.descriptions not in ("target", "generated", "mixed"),
+                    f"stage.descriptions={self.descriptions} is not known: choose target, generated or mixed.",
+                ),
+                (self.generated_per_image < 1, f"stage.generated_per_image={self.generated_per_image}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class Sampling:
+    """How often and how hot each image is asked (METHOD.md section 2)."""
+
+    repeats: int = MISSING
+    """N, sampled queries an image for instability; 0 measures accuracy only."""
+    temperature: float = MISSING
+    """T of the sampled queries."""
+    top_p: float = MISSING
+    """Nucleus of the sampled queries; 1 keeps the whole distribution."""
+    max_new_tokens: int = MISSING
+    """A description is cut there."""
+    batch_size: int = MISSING
+    """Images answered at a time."""
+
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                (self.repeats < 0, f"sampling.repeats={self.repeats}: choose 2 or more, or 0 for accuracy alone."),
+                (
+                    self.repeats == 1,
+                    "sampling.repeats=1: one answer cannot disagree with itself, so it has no instability. Choose 2 or more, or 0 for accuracy alone.",
+                ),
+                (
+                    self.repeats > 0 and self.temperature <= 0,
+                    f"sampling.temperature={self.temperature}: greedy decoding repeats itself, its instability is 0 by construction. "
+                    f"Choose a temperature above 0, or sampling.repeats=0 for accuracy alone.",
+                ),
+                (not 0 < self.top_p <= 1, f"sampling.top_p={self.top_p}: choose a value in (0, 1]."),
+                (self.max_new_tokens < 1, f"sampling.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class Evaluation:
+    """How the figures are computed."""
+
+    resamples: int = MISSING
+    """Bootstrap resamples behind each interval."""
+
+    def __post_init__(self) -> None:
+        _refuse([(self.resamples < 1, f"evaluation.resamples={self.resamples}: choose 1 or more.")])
+
+
+@dataclass
+class TrainerOptions:
+    """Lightning's trainer."""
+
+    accelerator: str = MISSING
+    """"auto", "cpu", "gpu"."""
+    devices: Any = MISSING
+    """How many, which, or "auto"."""
+    precision: str = MISSING
+    """Lightning's word: "32-true", "bf16-mixed", ..."""
+    accumulate: int = MISSING
+    """Batches a step."""
+    clip: float = MISSING
+    """Largest norm of the gradient."""
+    checkpoint_steps: int = MISSING
+    """Steps between resumable checkpoints; the end of every epoch is one too."""
+    workers: int = MISSING
+    """Processes that load images."""
+    cache_mb: int = MISSING
+    """Memory for prepared training images, in MB; the rest is prepared anew every epoch."""
+    progress: bool = True
+    """Progress bars."""
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = MISSING
+    """Folder of the run below `runs`; made of the choices."""
+    runs: str = MISSING
+    """Where runs lie."""
+    seed: int = MISSING
+    """Random weights, order of the images, sampled answers."""
+    ckpt: str | None = None
+    """"last": go on from the newest checkpoint of this run (from the start when there is none)."""
+    overwrite: bool = False
+    """Delete the run folder of that name first."""
+    data: Data = MISSING
+    descriptions: Descriptions = MISSING
+    model: Model = MISSING
+    stage: Stage = MISSING
+    tuning: Tuning = MISSING
+    strategy: Any = MISSING
+    sampling: Sampling = MISSING
+    evaluation: Evaluation = MISSING
+    trainer: TrainerOptions = MISSING
+    logger: Any = None
+
+    def __post_init__(self) -> None:
+        _refuse(
+            [
+                (self.ckpt not in (None, "last"), f"ckpt={self.ckpt} is not known: choose last, or leave it out."),
+                (self.ckpt == "last" and self.overwrite, "ckpt=last goes on with a run and overwrite=true deletes it: choose one."),
+                (self.seed < 0, f"seed={self.seed}: choose 0 or more."),
+            ]
+        )
+
+
+SCHEMAS: dict[tuple[str | None, str], type] = {
+    (None, "schema"): Config,
+    ("data", "schema_synthetic"): SyntheticData,
+    ("data", "schema_livec"): LiveCData,
+    ("data", "schema_table"): TableData,
+    ("descriptions", "schema"): Descriptions,
+    ("descriptions", "schema_file"): FileDescriptions,
+    ("model", "schema_tiny"): TinyModel,
+    ("model", "schema_owl2"): Owl2Model,
+    ("tuning", "schema"): Tuning,
+    ("stage", "schema_perception"): PerceptionStage,
+    ("stage", "schema_inference"): InferenceStage,
+    ("stage", "schema_joint"): JointStage,
+    ("stage", "schema_zero_shot"): ZeroShotStage,
+    ("sampling", "schema"): Sampling,
+    ("evaluation", "schema"): Evaluation,
+    ("trainer", "schema"): TrainerOptions,
+}
+"""(config group, name) -> schema: what the first line of each YAML's defaults list refers to."""
+
+
+def variant(overrides: str) -> str:
+    """The part of a run's name that tells it from its siblings: its own overrides, shortened to a hash when long.
+
+    `stage.epochs=3,stage.target=hard` -> `-stage.epochs=3,stage.target=hard`; nothing -> nothing.
+    """
+    if not overrides:
+        return ""
+    readable = re.sub(r"[^\w.,=+-]", "_", overrides)
+    return "-" + (readable if len(readable) <= 80 else hashlib.sha256(overrides.encode()).hexdigest()[:8])
+
+
+def register() -> None:
+    """Make schemas and resolver known to Hydra. Called by the doors before they compose."""
+    from hydra.core.config_store import ConfigStore
+
+    OmegaConf.register_new_resolver("variant", variant, replace=True)
+    store = ConfigStore.instance()
+    for (group, name), node in SCHEMAS.items():
+        store.store(group=group, name=name, node=node, provider="biqa")

@@ -1,0 +1,148 @@
+"""Items to batches: the LightningDataModule of every stage, with an order of the images that survives a kill."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from biqa.data.collate import Encoded, collate
+from biqa.data.record import Record
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image with what is said about it."""
+
+    record: Record
+    descriptions: tuple[str, ...]
+    """Training: the one description to learn or to read. Answering in stage 2: one for each query."""
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of indices in a seeded order of their own for each epoch, which can start anywhere in an epoch.
+
+    Args:
+        size: number of items.
+        batch_size: items a batch; the last batch may be smaller.
+        seed: draws the orders.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0
+        """Batches of this epoch to leave out: those a checkpoint has seen."""
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist()
+        first, self.start = self.start, 0
+        self.epoch += 1
+        for batch in range(first, len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+class EncodedItems(Dataset[Encoded]):
+    """Items encoded on demand; what fits into `cache_mb` stays in memory (images as float16), the rest is encoded anew.
+
+    Args:
+        items: what to encode.
+        encode: from an item to an example.
+        cache_mb: memory for encoded examples, in MB; 0 keeps none.
+    """
+
+    def __init__(self, items: Sequence[Item], encode: Callable[[Item], Encoded], cache_mb: int) -> None:
+        self.items = items
+        self.encode = encode
+        self.room = cache_mb * 2**20
+        self.kept: dict[int, Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Encoded:
+        if index in self.kept:
+            return self.kept[index]
+        example = self.encode(self.items[index])
+        # half precision always, kept or not: what the model sees must not depend on the room in the cache
+        small = replace(example, image={name: _halved(value) for name, value in example.image.items()})
+        size = sum(value.element_size() * value.nelement() for value in small.image.values()) + 8 * (len(small.prompt) + len(small.answer))
+        if size <= self.room:
+            self.room -= size
+            self.kept[index] = small
+        return small
+
+
+def _halved(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value
+
+
+class DataModule(L.LightningDataModule):
+    """Batches for one stage.
+
+    Args:
+        train: training items, `val` validation items; either may be empty when it is not needed.
+        predict: items to answer; a batch is a list of them.
+        encode: how the stage turns an item into an example.
+        pad_id: token that fills short rows.
+        batch_size: items a training step and device, `predict_batch_size` items answered at a time.
+        seed: draws the order of the training items.
+        workers: processes that load images.
+        cache_mb: memory for encoded training examples.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[Item],
+        val: Sequence[Item],
+        predict: Sequence[Item],
+        encode: Callable[[Item], Encoded],
+        pad_id: int,
+        batch_size: int,
+        predict_batch_size: int,
+        seed: int,
+        workers: int,
+        cache_mb: int,
+    ) -> None:
+        super().__init__()
+        self.train = EncodedItems(train, encode, cache_mb)
+        self.val = EncodedItems(val, encode, cache_mb)
+        self.predict = predict
+        self.collate = partial(collate, pad_id=pad_id)
+        self.batch_size = batch_size
+        self.predict_batch_size = predict_batch_size
+        self.batches = ShuffledBatches(len(train), batch_size, seed)
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Every training item once an epoch, in a seeded order."""
+        return DataLoader(self.train, batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.workers, persistent_workers=self.workers > 0)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every validation item once, in order."""
+        return DataLoader(self.val, batch_size=self.batch_size, collate_fn=self.collate, num_workers=0)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Every item to answer once, in order; a batch is a list of items."""
+        return DataLoader(self.predict, batch_size=self.predict_batch_size, collate_fn=list, num_workers=0)  # pyright: ignore[reportArgumentType]
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in which epoch training stands; Lightning stores it in every checkpoint."""
+        loop = self.trainer.fit_loop  # pyright: ignore[reportOptionalMemberAccess]
+        done = loop.epoch_loop.batch_progress.current.processed % len(self.batches)
+        return {"epoch": loop.epoch_progress.current.processed if done == 0 else loop.epoch_progress.current.started - 1, "start": done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on there."""
+        self.batches.epoch, self.batches.start = state_dict["epoch"], state_dict["start"]

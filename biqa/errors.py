@@ -1,0 +1,33 @@
+"""Mistakes that the user can mend. Each message says what is wrong, where, and what to do next; a door prints it and exits with code 2."""
+
+
+class UserError(ValueError):
+    """Base of every mistake a user can mend: shown as one message, without a stack trace, exit code 2."""
+
+
+class DatasetNotFound(UserError):
+    """The data root, a label file or a column that a reader needs is not there."""
+
+
+class BadRecord(UserError):
+    """One row or one image is unusable: missing file, undecodable pixels, a score that is NaN or outside the declared scale."""
+
+
+class EmptySplit(UserError):
+    """A split that the run needs holds no image."""
+
+
+class AnswerLeak(UserError):
+    """A description target names a level, a synonym of one, or a verdict on quality (METHOD.md section 2)."""
+
+
+class RunNotFound(UserError):
+    """A run that this one starts from (`stage.init_from`, or the stage 1 of a stage 2) is not there, or is not finished."""
+
+
+class RunExists(UserError):
+    """The run folder is there already, with another config or unfinished."""
+
+
+class IncompatibleChoice(UserError):
+    """Options that cannot go together, or a value that makes no sense."""

@@ -1,0 +1,95 @@
+"""Percentile bootstrap over images: intervals, and the paired comparison of two systems (METHOD.md section 5).
+
+A resample is written as counts, how often each image was drawn, and a statistic is a function of counts: all resamples are computed in one call,
+and two systems are compared on the very same resamples by handing both the same counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+Statistic = Callable[[Floats | None], Floats]
+"""`statistic(None)` is the figure on the data, shape (); `statistic(counts)`, counts [resamples, images], its value in each resample, [resamples]."""
+
+COVERAGE = (2.5, 97.5)
+"""Percentiles of the resamples that bound a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; NaN where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """As it stands in result.json: value, low, high."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A difference of two systems with its 95 % interval and `p`, the two-sided bootstrap p-value of "no difference"."""
+
+    p: float
+
+
+def draw_counts(images: Sequence[str], resamples: int, seed: int) -> Floats:
+    """How often each image is drawn when as many images as there are are drawn with replacement; shape [resamples, images].
+
+    The draw depends on the names of the images beside the seed: two systems on the same images, in whatever run, share their resamples (that is
+    what makes a comparison paired), and two data sets of equal size do not.
+    """
+    number = len(images)
+    generator = np.random.default_rng([seed, crc32("\n".join(images).encode())])
+    drawn = generator.integers(number, size=(resamples, number)) + number * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * number).reshape(resamples, number).astype(np.float64)
+
+
+def bootstrap(statistic: Statistic, counts: Floats) -> Estimate:
+    """The figure on the data with its 95 % percentile interval over the resamples `counts`, shape [resamples, images]."""
+    return estimate(statistic(None), statistic(counts))
+
+
+def bootstrap_mean(values: ArrayLike, *, resamples: int, seed: int) -> Estimate:
+    """The mean of a figure that each image has by itself, shape [images], with its 95 % interval."""
+    values = np.asarray(values, dtype=np.float64)
+    counts = draw_counts([str(position) for position in range(len(values))], resamples, seed)
+    return estimate(values.mean(), (counts * values).sum(axis=1) / len(values))
+
+
+def estimate(value: ArrayLike, draws: Floats) -> Estimate:
+    """A value and its percentile interval from its draws, shape [resamples].
+
+    Resamples in which the figure is undefined (a correlation when only one distinct score was drawn) are left out of the percentiles. Where the
+    value itself is undefined, so is the interval.
+    """
+    known = draws[~np.isnan(draws)]
+    if np.isnan(value) or not known.size:
+        return Estimate(float(np.asarray(value)), np.nan, np.nan)
+    low, high = np.percentile(known, COVERAGE)
+    return Estimate(float(np.asarray(value)), float(low), float(high))
+
+
+def paired_difference(statistic: Statistic, other: Statistic, counts: Floats) -> Difference:
+    """`statistic - other`, two systems on the same images, both computed in each of the same resamples, shape [resamples, images]."""
+    return difference(statistic(None) - other(None), statistic(counts) - other(counts))
+
+
+def difference(value: ArrayLike, draws: Floats) -> Difference:
+    """A difference, its interval and p-value from its draws, shape [resamples].
+
+    p = 2 min(share of draws <= 0, share of draws >= 0), at most 1, one draw added to both counts (Davison and Hinkley 1997, section 4.2), so that
+    the smallest p that B resamples can give is 2 / (B + 1) and never 0.
+    """
+    interval = estimate(value, draws)
+    known = draws[~np.isnan(draws)]
+    tail = 1 + min((known <= 0).sum(), (known >= 0).sum())
+    p = min(1.0, 2 * float(tail) / (known.size + 1))
+    return Difference(**interval.as_dict(), p=np.nan if np.isnan(interval.value) else p)

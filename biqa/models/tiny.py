@@ -1,0 +1,149 @@
+"""`model=tiny`: transformers' own LLaVA class, small, from random weights; trains on a CPU in minutes (METHOD.md section 8).
+
+What lets something this small see quality at all is its front end: the image enters the CLIP tower not as pixels but as log-magnitudes of its
+8x8 block DCT, 64 luma and 6 + 6 chroma coefficients a block, as `num_channels` of the same tower. Raw 12x12 pixel patches learnt nothing (SRCC 0.14).
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import dctn
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import BatchFeature, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers.image_processing_utils import BaseImageProcessor
+
+from biqa.language import features, prompts
+from biqa.language.levels import LEVELS
+from biqa.models.families import LLAVA
+from biqa.models.vlm import VLM, decoder_of
+
+BLOCK = 8
+CHROMA_COEFFICIENTS = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
+CHANNELS = BLOCK * BLOCK + 2 * len(CHROMA_COEFFICIENTS)
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% else %} ASSISTANT: {{ message['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+class LogDctImageProcessor(BaseImageProcessor):
+    """RGB images of any size to block-DCT log-magnitudes, `pixel_values` of shape [images, 76, grid, grid].
+
+    Every 8x8 block of the image at its native resolution is transformed (nothing is resized: that would destroy the traces of compression and
+    noise); where the image has more than `grid` blocks a side, the log-magnitudes of neighbouring blocks are averaged down to the grid.
+
+    Args:
+        grid: blocks a side that the tower sees. A 96-pixel crop has 12.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own attribute)
+
+    def __init__(self, grid: int = 12, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.grid = grid
+
+    def preprocess(self, images: Image.Image | list[Image.Image], return_tensors: str | None = None, **_: object) -> BatchFeature:
+        """Transform one or several PIL images; values are about zero mean and unit scale."""
+        several = images if isinstance(images, list) else [images]
+        return BatchFeature({"pixel_values": [log_dct(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors)
+
+
+def log_dct(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
+    """Log-magnitudes of the 8x8 block DCT, averaged to `grid` x `grid`.
+
+    Args:
+        ycbcr: shape [height, width, 3], at least one block in each direction (smaller images are padded by their edge).
+        grid: cells a side of the result.
+
+    Returns:
+        Shape [76, grid, grid]: 64 luma coefficients in row order, then 6 of Cb and 6 of Cr; `log(1 + |c|)`, shifted and scaled by constants.
+    """
+    height, width = (max(size // BLOCK, 1) * BLOCK for size in ycbcr.shape[:2])
+    padding = [(0, max(height - ycbcr.shape[0], 0)), (0, max(width - ycbcr.shape[1], 0)), (0, 0)]
+    image = np.pad(ycbcr, padding, mode="edge")[:height, :width].astype(np.float32) - 128.0
+    blocks = image.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3).transpose(4, 0, 2, 1, 3)  # [3, rows, columns, 8, 8]
+    rows, columns = zip(*CHROMA_COEFFICIENTS, strict=True)
+    luma = dctn(blocks[0], axes=(-2, -1), norm="ortho").reshape(*blocks.shape[1:3], -1)
+    chroma = dctn(blocks[1:], axes=(-2, -1), norm="ortho")[..., rows, columns].transpose(1, 2, 0, 3).reshape(*blocks.shape[1:3], -1)
+    magnitudes = np.log1p(np.abs(np.concatenate([luma, chroma], axis=-1)))
+    pooled = _pool(_pool(magnitudes, grid, axis=0), grid, axis=1)
+    return ((pooled - 2.0) / 1.5).astype(np.float32).transpose(2, 0, 1)
+
+
+def _pool(values: NDArray[np.float32], cells: int, axis: int) -> NDArray[np.float32]:
+    """Adaptive average pooling along one axis: cell i covers [floor(i n / cells), ceil((i + 1) n / cells))."""
+    size = values.shape[axis]
+    if size == cells:
+        return values
+    spans = [range(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)]
+    return np.stack([values.take(span, axis=axis).mean(axis=axis) for span in spans], axis=axis)
+
+
+@lru_cache(maxsize=4)
+def train_tokenizer(vocabulary: int) -> Tokenizer:
+    """Byte-level BPE learnt from biqa's own wording, so that its words are single tokens; any other text falls back to bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<s>", "</s>", "<image>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_wording(), trainer)
+    return tokenizer
+
+
+def _wording() -> Iterable[str]:
+    # every line twice: BPE merges only pairs that it has seen more than once
+    for _ in range(2):
+        yield from (f" {line}" for line in features.corpus())
+        yield from (f"USER: {line} ASSISTANT:" for line in (prompts.DESCRIBE, prompts.JOINT, prompts.INFER))
+        yield from (f" {prompts.verdict(level)}" for level in LEVELS)
+
+
+def build_tiny(  # noqa: D417
+    *, hidden: int, layers: int, heads: int, tower_hidden: int, tower_layers: int, grid: int, vocabulary: int, attention: str, vision: bool, seed: int
+) -> VLM:
+    """The tiny model with random weights drawn from `seed`: the same seed gives the same base, with or without the tower.
+
+    Args:
+        hidden: width of the decoder; `layers` and `heads` its depth and attention heads.
+        tower_hidden: width of the tower; `tower_layers` its depth.
+        grid: 8x8 blocks a side that the tower sees, in patches of 2 x 2 blocks.
+        vocabulary: at most so many tokens.
+        attention: attention implementation of transformers ("sdpa", "eager").
+        vision: False builds the decoder alone: what quality inference runs on.
+    """
+    from transformers import LlavaProcessor
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=train_tokenizer(vocabulary), pad_token="<pad>", bos_token="<s>", eos_token="</s>", extra_special_tokens={"image_token": "<image>"}
+    )
+    processor = LlavaProcessor(
+        LogDctImageProcessor(grid), tokenizer, patch_size=2, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE
+    )
+    tower = CLIPVisionConfig(
+        hidden_size=tower_hidden, intermediate_size=4 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
+        num_channels=CHANNELS, image_size=grid, patch_size=2,
+    )  # fmt: skip
+    decoder = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=heads, max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
+    )  # fmt: skip
+    config = LlavaConfig(vision_config=tower, text_config=decoder, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1)
+    config._attn_implementation = attention
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = LlavaForConditionalGeneration(config)
+        # CLIP's own start (std 0.02 / width) is made for pretraining at scale; the patch embedding of a shallow tower wants unit-scale outputs
+        torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=(4 * CHANNELS) ** -0.5)
+    return VLM(backbone if vision else decoder_of(backbone, LLAVA), processor, LLAVA, vision=vision)

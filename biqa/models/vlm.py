@@ -1,0 +1,141 @@
+"""`VLM`: the interface that every backbone has for the rest of biqa. Stages and measures see only this.
+
+Shapes: B prompts, L tokens, D decoder width, V vocabulary, S supervised or selected positions.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Cache, PreTrainedModel, ProcessorMixin
+
+from biqa.errors import IncompatibleChoice
+from biqa.language.levels import LEVELS
+from biqa.models.families import Family
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as the decoder reads it."""
+
+    ids: tuple[int, ...]
+    """Token ids, image placeholders expanded."""
+    image: dict[str, Tensor] = field(default_factory=dict)
+    """What the tower needs, each with a leading image axis; empty for a text-only prompt."""
+
+
+class VLM(nn.Module):
+    """A backbone with its processor: text in and out, hidden states, logits.
+
+    Args:
+        backbone: a transformers model; image-text-to-text with `vision`, else the decoder alone as a causal language model.
+        processor: its processor (chat template, tokenizer, image processor).
+        family: where the parts are.
+        vision: whether the tower is there. Without it any image is refused.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, processor: ProcessorMixin, family: Family, vision: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.processor: Any = processor
+        self.tokenizer: Any = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        self.family = family
+        self.vision = vision
+        self.eos_id: int = self.tokenizer.eos_token_id
+        self.pad_id: int = self.tokenizer.pad_token_id
+        self.level_ids = self._first_tokens_of_levels()
+        self._prompt_ids: dict[tuple[str, int], tuple[int, ...]] = {}
+
+    def _first_tokens_of_levels(self) -> list[int]:
+        first = [self.continuation(f" {level}")[0] for level in LEVELS]
+        if len(set(first)) < len(LEVELS):
+            raise IncompatibleChoice(
+                f"the level words {', '.join(LEVELS)} do not begin with five different tokens in this tokenizer ({first}), "
+                f"so their logits cannot tell them apart. Choose another model."
+            )
+        return first
+
+    # text
+
+    def continuation(self, text: str) -> list[int]:
+        """Token ids of a piece of an answer. Pieces are always tokenized one by one, so that training and scoring split at the same places."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def text(self, ids: list[int]) -> str:
+        """The words of an answer."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def prompt(self, question: str, image: Image.Image | None = None) -> Prompt:
+        """The question in the family's chat form, ready for an answer to follow.
+
+        Raises:
+            AssertionError: an image for a model that was built without its tower.
+        """
+        if image is None:
+            return Prompt(self._question_ids(question, image_tokens=0))
+        assert self.vision, "this model was built without its vision tower: it cannot take an image"
+        inputs = self.processor.image_processor(images=[image], return_tensors="pt")
+        return Prompt(self._question_ids(question, self.family.image_tokens(self.model.config, inputs)), dict(inputs))
+
+    def _question_ids(self, question: str, image_tokens: int) -> tuple[int, ...]:
+        key = (question, image_tokens)
+        if key not in self._prompt_ids:
+            content = [{"type": "image"}] * (image_tokens > 0) + [{"type": "text", "text": question}]
+            text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+            if image_tokens:
+                text = text.replace(self.processor.image_token, self.processor.image_token * image_tokens, 1)
+            self._prompt_ids[key] = tuple(self.tokenizer(text)["input_ids"])
+        return self._prompt_ids[key]
+
+    # numbers
+
+    @property
+    def model(self) -> Any:
+        """The transformers model itself, adapters inside."""
+        get_base_model = getattr(self.backbone, "get_base_model", None)
+        return self.backbone if get_base_model is None else get_base_model()
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, cache: Cache | None = None, **image: Tensor) -> Tensor:
+        """Last hidden states, after the final norm.
+
+        Args:
+            input_ids: [B, L] (with a cache: only the new tokens).
+            attention_mask: [B, past + L], 1 on real tokens. Positions are counted over real tokens, so padding may lie on either side.
+            cache: filled and extended in place.
+            image: the tower's inputs, images in the order of the rows.
+
+        Returns:
+            [B, L, D]
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        output = self.model.model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None, **image
+        )
+        return output.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Output head: [..., D] -> [..., V] in float32."""
+        return self.model.get_output_embeddings()(hidden).float()
+
+    def level_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the first tokens of the five level words, worst first: [..., D] -> [..., 5] in float32."""
+        return self.logits(hidden)[..., self.level_ids]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.parameters()).device
+
+
+def decoder_of(backbone: PreTrainedModel, family: Family) -> PreTrainedModel:
+    """The decoder of a VLM as a causal language model of its own, with the same weights and without tower and projector."""
+    decoder = AutoModelForCausalLM.from_config(backbone.config.get_text_config(), attn_implementation=backbone.config._attn_implementation)
+    decoder.load_state_dict(text_weights(backbone.state_dict(), family))
+    return decoder
+
+
+def text_weights(state: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """The weights of decoder and head under the names of the decoder-only class."""
+    return {name: value for key, value in state.items() if (name := family.text_key(key)) is not None}

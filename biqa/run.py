@@ -1,0 +1,240 @@
+"""The door: compose -> check -> build -> fit -> answer -> evaluate -> result.json.
+
+    python -m biqa.run stage=1 model=tiny
+    python -m biqa.run -m stage=1,2 seed=0,1
+    python -m biqa.run --help
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from biqa import config as schema
+from biqa.doors import open_door, user_errors
+from biqa.runs import RunFolder, find_run, find_stage_one, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from biqa.building import Images
+    from biqa.data.module import Item
+    from biqa.stages.base import Row
+
+STAGE_NUMBERS = {"1": "perception", "2": "inference"}
+STAGE_ONE = "biqa.stages.perception.Perception"
+
+
+@dataclass
+class Seconds:
+    """Wall seconds of each phase of a run."""
+
+    of: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to phase `name`."""
+        start = time.perf_counter()
+        yield
+        self.of[name] = round(self.of.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def numbers_to_words(arguments: list[str]) -> list[str]:
+    """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
+
+    Other numbers become quoted words, so that Hydra answers with its list of choices.
+    """
+
+    def words(match: re.Match[str]) -> str:
+        return "stage=" + ",".join(STAGE_NUMBERS.get(choice, f"'{choice}'" if choice.isdigit() else choice) for choice in match[1].split(","))
+
+    return [re.sub(r"^stage=([\w,]+)$", words, argument) for argument in arguments]
+
+
+@hydra.main(version_base="1.3", config_path=schema.config_directory(), config_name="config")
+@user_errors
+def main(composed: DictConfig) -> float | None:
+    """One run. Returns the SRCC of its first data set, for sweepers that want an objective."""
+    OmegaConf.resolve(composed)
+    OmegaConf.set_readonly(composed, True)
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema.Config)
+    choices = {group: str(choice) for group, choice in HydraConfig.get().runtime.choices.items() if "/" not in group}
+    return run(config, composed, choices)
+
+
+def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> float | None:
+    """Everything after the config is known to be sound: train and measure unless that is done already, then print the result."""
+    from rich.console import Console
+
+    from biqa.reporting.result import read_result, render_result
+
+    console = Console()
+    folder = RunFolder(Path(config.runs) / config.name)
+    if folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite):
+        console.print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
+    else:
+        train_and_measure(config, composed, choices, folder)
+    result = read_result(folder.result)
+    console.print(render_result(result))
+    first = next(iter(result["metrics"].values()))
+    return first["srcc"]["value"] if "srcc" in first else None
+
+
+def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
+    import lightning as L
+
+    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, weights_to_start_from
+    from biqa.evaluation.answers import answers_frame, write_answers
+    from biqa.models.adapters import learning_summary, save_weights
+    from biqa.stages.checkpoints import newest_checkpoint
+
+    seconds = Seconds()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    stage_one = stage_one_of(config, composed, choices)
+    weights = weights_to_start_from(config, default=stage_one)
+    with seconds.phase("data"):
+        images = load_images(composed)
+    with seconds.phase("build"):
+        vlm = build_model(composed, vision=stage_one is None, weights=weights)
+    folder.start(plain(OmegaConf.to_container(composed)))
+
+    if stage_one is None:
+        train, val, test = images.items("train"), images.items("val"), images.items("test")
+    else:
+        with seconds.phase("describe"):
+            train, val, test = described_items(config, composed, folder, stage_one, images)
+    steps = config.stage.epochs * -(-len(train) // (config.stage.batch_size * config.trainer.accumulate))
+    stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
+    data = build_data(composed, stage, train=train, val=val, predict=test)
+    trainer = build_trainer(composed, folder)
+    if config.stage.epochs:
+        print(learning_summary(vlm))
+        with seconds.phase("fit"):
+            trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
+        save_weights(vlm, folder.path)
+    with seconds.phase("answer"):
+        answers = answers_frame({"dataset": images.card.name, **row} for row in rows_of(trainer.predict(stage, data)))
+    write_answers(answers, folder.answers(images.card.name))
+    with seconds.phase("evaluate"):
+        metrics = measure(config, folder, images)
+    write(config, composed, choices, folder, images, metrics, seconds)
+
+
+def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
+    """The stage 1 that a stage-2 run builds on, or None for the other stages."""
+    if not isinstance(config.stage, schema.InferenceStage):
+        return None
+    if config.stage.perception is not None:
+        return find_run(config.stage.perception, "stage.perception")
+    return find_stage_one(plain(OmegaConf.to_container(composed)), choices, STAGE_ONE)
+
+
+def verdict_options(stage: schema.Stage) -> dict[str, Any]:
+    """What a stage that ends in a level word takes beyond the others."""
+    return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, schema.VerdictStage) else {}
+
+
+def rows_of(batches: Any) -> "list[Row]":  # noqa: ANN401 (Lightning's union)
+    """Rows of all predicted batches."""
+    return [row for batch in batches for row in batch]
+
+
+def described_items(
+    config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images"
+) -> "tuple[list[Item], list[Item], list[Item]]":
+    """Items of stage 2: descriptions to learn from, to validate on, and (one for each query) to answer from."""
+    from biqa.data.module import Item
+
+    assert isinstance(config.stage, schema.InferenceStage)
+    source = config.stage.descriptions
+    asked = {"test": config.sampling.repeats, "val": 0, "train": config.stage.generated_per_image - 1}
+    if source == "target":
+        del asked["train"]
+    written = {split: describe(composed, folder, stage_one, images, split, repeats) for split, repeats in asked.items()}
+    train = [] if source == "generated" else images.items("train")
+    if source != "target":
+        train += images.items("train", written["train"])
+    test = [Item(record, tuple(written["test"][record.image])) for record in images.split("test")]
+    return train, images.items("val", written["val"]), test
+
+
+def describe(composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images", split: Any, repeats: int) -> dict[str, list[str]]:  # noqa: ANN401
+    """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
+    import pandas as pd
+
+    from biqa.building import build_data, build_model, build_stage, build_trainer
+
+    file = folder.descriptions / f"{split}.parquet"
+    if not file.is_file():
+        vlm = build_model(composed, vision=True, weights=stage_one)
+        stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
+        rows = rows_of(build_trainer(composed, folder).predict(stage, build_data(composed, stage, predict=images.items(split))))
+        folder.descriptions.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
+        file.with_suffix(".tmp").replace(file)
+    table = pd.read_parquet(file).sort_values(["image", "query"], kind="stable")
+    return {str(image): list(rows["description"]) for image, rows in table.groupby("image", sort=False)}
+
+
+def measure(config: schema.Config, folder: RunFolder, images: "Images") -> dict[str, Any]:
+    """Figures from the answers table on disk: what a later reading of it gives too."""
+    from biqa.evaluation.answers import read_answers
+    from biqa.evaluation.descriptions import evaluate_descriptions
+    from biqa.evaluation.evaluate import evaluate
+
+    answers = read_answers(folder.answers(images.card.name))
+    if config.stage._target_ == STAGE_ONE:
+        features = {image: target.features for image, target in images.targets.items()}
+        return evaluate_descriptions(answers, features, resamples=config.evaluation.resamples, seed=0)
+    return evaluate(answers, resamples=config.evaluation.resamples, seed=0)
+
+
+def write(
+    config: schema.Config,
+    composed: DictConfig,
+    choices: Mapping[str, str],
+    folder: RunFolder,
+    images: "Images",
+    metrics: dict[str, Any],
+    seconds: Seconds,
+) -> None:
+    """result.json: the figures and all that is needed to know where they come from."""
+    from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
+
+    result = {
+        "schema": 1,
+        "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning")}},
+        "seed": config.seed,
+        "metrics": metrics,
+        "sampling": {"repeats": config.sampling.repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
+        "data": {
+            images.card.name: {
+                "images": len(images.split("test")),
+                "fingerprint": images.fingerprint,
+                "stand_in": images.card.stand_in,
+                "skipped": images.skipped,
+            }
+        },
+        "config": OmegaConf.to_container(composed),
+        "versions": collect_versions(),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "seconds": seconds.of,
+    }
+    write_result(result, folder.result)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = numbers_to_words(sys.argv[1:])
+    schema.register()
+    open_door(main)

@@ -1,0 +1,164 @@
+"""Run folders: what lies where in one, whether a config may use it, and how a stage 2 finds its stage 1.
+
+runs/<name>/config.yaml  checkpoints/  model/ or adapter/  descriptions/  answers/<dataset>.parquet  logs/  result.json
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from biqa.errors import RunExists, RunNotFound
+
+NO_DIFFERENCE = (
+    "name", "runs", "ckpt", "overwrite", "logger", "data.root", "data.file", "data.workers",
+    "trainer.accelerator", "trainer.devices", "trainer.workers", "trainer.cache_mb", "trainer.progress", "trainer.checkpoint_steps",
+)  # fmt: skip
+"""Options that may change between two calls of one run: where things lie and on what they run, not what is computed."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Places inside one run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, written when the run starts."""
+        return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        """The figures, written last: a folder with it is a finished run."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resumable checkpoints of an unfinished run."""
+        return self.path / "checkpoints"
+
+    @property
+    def descriptions(self) -> Path:
+        """What stage 1 wrote about the images of a stage-2 run."""
+        return self.path / "descriptions"
+
+    def answers(self, dataset: str) -> Path:
+        """The answers table of one data set."""
+        return self.path / "answers" / f"{dataset}.parquet"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return self.result.is_file()
+
+    def read_config(self) -> dict[str, Any]:
+        """The config as plain values. It is data: nothing in it is instantiated or interpolated."""
+        return plain(OmegaConf.to_container(OmegaConf.load(self.config), resolve=False))
+
+    def open(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> bool:
+        """Check that this run may use the folder, and clear it with `overwrite`.
+
+        Returns:
+            True when the run is finished already: there is nothing to do.
+
+        Raises:
+            RunExists: the folder belongs to another config, to something else, or to an unfinished run and `resume` is off.
+        """
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return False
+        if not self.config.is_file():
+            raise RunExists(f"{self.path} is there already and is no run folder (it has no config.yaml). Choose another name= or runs=.")
+        if overwrite:
+            shutil.rmtree(self.path)
+            return False
+        differences = different(self.read_config(), config)
+        if differences:
+            raise RunExists(
+                f"{self.path} holds a run with another config:\n" + "\n".join(differences[:8]) + "\nChoose another name=, or overwrite=true to delete it."
+            )
+        if not self.finished and not resume:
+            raise RunExists(f"{self.path} holds an unfinished run of this config: add ckpt=last to go on with it, or overwrite=true to start again.")
+        return self.finished
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Make the folder and write the config into it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.config.with_suffix(".tmp")
+        OmegaConf.save(OmegaConf.create(dict(config)), temporary)
+        temporary.replace(self.config)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A container of OmegaConf as a dictionary with string keys."""
+    assert isinstance(config, dict), f"a config is a mapping, got {type(config).__name__}"
+    return {str(key): value for key, value in config.items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted names: {"stage": {"epochs": 5}} -> {"stage.epochs": 5}."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",)) -> list[str]:
+    """Options below the prefixes `within` that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
+    a, b = flat(there), flat(here)
+    names = [name for name in sorted(a | b) if name.startswith(within) and not any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)]
+    return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in names if a.get(name) != b.get(name)]
+
+
+def find_run(path: str | Path, needed_for: str) -> RunFolder:
+    """The finished run in a folder that the user named.
+
+    Raises:
+        RunNotFound: no such folder, no run in it, or not finished.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.is_file():
+        raise RunNotFound(f"{needed_for}={path}: no run there (a run folder has a config.yaml).")
+    if not folder.finished:
+        raise RunNotFound(f"{needed_for}={path}: that run is not finished (it has no result.json). Finish it with ckpt=last first.")
+    return folder
+
+
+def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_class: str) -> RunFolder:
+    """The finished stage 1 that a stage 2 builds on: same model, data, descriptions, tuning kind and seed.
+
+    Args:
+        config: the stage-2 run's config.
+        choices: model and data as typed, for the message.
+        stage_class: `_target_` of the stage 1.
+
+    Raises:
+        RunNotFound: none, or several; the message says which command makes one or which option names one.
+    """
+    found = []
+    for path in sorted(Path(config["runs"]).glob("*/config.yaml")):
+        folder = RunFolder(path.parent)
+        other = folder.read_config()
+        same = other.get("seed") == config["seed"] and other.get("tuning", {}).get("kind") == config["tuning"]["kind"]
+        if (
+            same
+            and folder.finished
+            and other.get("stage", {}).get("_target_") == stage_class
+            and not different(other, config, ("data.", "model.", "descriptions."))
+        ):
+            found.append(folder)
+    if len(found) == 1:
+        return found[0]
+    wanted = f"model={choices['model']} data={choices['data']} seed={config['seed']}"
+    if not found:
+        raise RunNotFound(
+            f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data and descriptions; none lies below {config['runs']}/. "
+            f"Run it first: python -m biqa.run stage=1 {wanted} (and your other options), or name one: stage.perception=FOLDER."
+        )
+    raise RunNotFound(
+        f"{len(found)} finished stage-1 runs fit {wanted}: {', '.join(str(folder.path) for folder in found)}. Say which: stage.perception=FOLDER."
+    )

@@ -1,0 +1,133 @@
+"""What all stages share: the step, the optimiser, the schedule, the validation figures."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+
+from biqa.data.collate import IGNORED, Batch, Encoded
+from biqa.data.images import load_image
+from biqa.data.module import Item
+from biqa.models.sampling import uniforms
+from biqa.models.vlm import VLM, Prompt
+from biqa.stages.losses import answer_loss, level_loss
+
+Row = dict[str, Any]
+
+
+class StageModule(L.LightningModule):
+    """A stage: how an item becomes an example, the loss, and how images are answered. Subclasses give `encode` and `predict_step`.
+
+    Args:
+        vlm: the model to tune.
+        lr: peak learning rate; `weight_decay` AdamW's, on matrices only.
+        warmup: share of `total_steps` over which the rate rises linearly; then it falls along a cosine to zero.
+        total_steps: optimiser steps of the whole run.
+        repeats: N sampled queries an image; `temperature` and `top_p` how they are drawn; `max_new_tokens` where a description is cut.
+        seed: draws the sampled answers.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        *,
+        lr: float,
+        weight_decay: float,
+        warmup: float,
+        total_steps: int,
+        repeats: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.vlm = vlm
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.total_steps = total_steps
+        self.repeats = repeats
+        self.temperature = temperature
+        self.top_p = top_p
+        self.max_new_tokens = max_new_tokens
+        self.seed = seed
+        self.level_weight = 1.0
+        self.correlations = MetricCollection({"srcc": SpearmanCorrCoef(), "plcc": PearsonCorrCoef()}, prefix="val/")
+
+    def encode(self, item: Item) -> Encoded:
+        """The example that this stage learns from an item."""
+        raise NotImplementedError
+
+    def image_prompt(self, item: Item, question: str) -> Prompt:
+        """The question about the item's image."""
+        return self.vlm.prompt(question, load_image(item.record.path))
+
+    def random_numbers(self, items: Sequence[Item]) -> Tensor:
+        """Uniform numbers of each image by its name: [images, N, max_new_tokens + 1]; the last one draws the level."""
+        return uniforms(self.seed, [item.record.image for item in items], self.repeats, self.max_new_tokens + 1)
+
+    # the step
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The stage's loss, and the level logits [B, 5] where the answer has a level.
+
+        Hidden states are gathered at supervised positions before the output head: the memory of the logits does not grow with the prompt.
+        """
+        hidden = self.vlm.hidden(batch.input_ids, batch.attention_mask, **batch.image)
+        supervised = batch.labels != IGNORED
+        loss = answer_loss(self.vlm.logits(hidden[supervised]), batch.labels[supervised])
+        if batch.level_position[0] < 0:
+            return loss, None
+        rows = torch.arange(len(hidden), device=hidden.device)
+        logits = self.vlm.logits(hidden[rows, batch.level_position])
+        loss = loss + self.level_weight * level_loss(logits, self.vlm.level_ids, batch.level_target)
+        return loss, logits[:, self.vlm.level_ids]
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step."""
+        loss, _ = self.loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.input_ids))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Loss, and SRCC / PLCC of the predicted score where the stage predicts one."""
+        loss, logits = self.loss(batch)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))
+        if logits is not None:
+            self.correlations.update(self.validation_scores(batch, logits), batch.q)
+
+    def validation_scores(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Predicted score of each row in [0, 1], from the level logits [B, 5]."""
+        raise NotImplementedError
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the correlations of the whole validation split."""
+        if self.correlations["srcc"].update_called:
+            self.log_dict(self.correlations.compute(), prog_bar=True)
+            self.correlations.reset()
+
+    # the optimiser
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own union of ten types)
+        """AdamW with linear warm-up and cosine decay; weight decay on matrices only."""
+        learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in learning if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=(0.9, 0.95))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step: linear rise over the warm-up, then half a cosine to zero."""
+        rise = max(1, round(self.warmup * self.total_steps))
+        if step < rise:
+            return (step + 1) / rise
+        progress = (step - rise) / max(1, self.total_steps - rise)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,131 @@
+"""Resumable checkpoints: written so that a kill at any moment leaves a whole one, and taken when the user stops a run."""
+
+import os
+import re
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+NAME = re.compile(r"step=(\d+)\.ckpt")
+
+
+class Stopped(Exception):
+    """The user stopped the run (Ctrl-C, SIGTERM); a checkpoint is on disk."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the target, flush to disk, rename.
+
+    Lightning stages a checkpoint in $TMPDIR and moves it: on another file system a kill in mid-move destroys the old file and the new one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps that can be read, or None. Temporary files of a killed save are left out."""
+    numbered = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))]
+    for _, path in sorted(numbered, reverse=True):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception:  # whatever a damaged file raises: the one before it serves
+            continue
+        return path
+    return None
+
+
+class Checkpoints(L.Callback):
+    """Save every `every` steps, at the end of every epoch and when the user stops; keep the newest two.
+
+    The states of the random number generators travel with the checkpoint, so that a resumed run draws what the uninterrupted one would have.
+
+    Args:
+        folder: where checkpoints lie.
+        every: steps between checkpoints inside an epoch.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.stop_signal: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGINT and SIGTERM: they end the run after the step in progress."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.handlers[number] = signal.signal(number, self._note)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save every `every` steps and when a signal has come. The last batch of an epoch is left to the end of the epoch."""
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not last and stepped and (trainer.global_step % self.every == 0 or self.stop_signal is not None):
+            self._save(trainer)
+            self._stop_if_asked()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, after validation."""
+        self._save(trainer)
+        self._stop_if_asked()
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the random number generators."""
+        numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries still draw from the global generator)
+        state = {"torch": torch.get_rng_state(), "numpy": {**numpy_state["state"], "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))}}
+        return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put the generators back."""
+        torch.set_rng_state(state_dict["torch"].cpu())
+        key = state_dict["numpy"]["key"].cpu().numpy().astype(np.uint32)
+        np.random.set_state({"bit_generator": "MT19937", "state": {"key": key, "pos": state_dict["numpy"]["pos"]}, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
+        if "cuda" in state_dict and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["cuda"]])
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.stop_signal = number
+
+    def _stop_if_asked(self) -> None:
+        if self.stop_signal is not None:
+            raise Stopped(signal.Signals(self.stop_signal).name)
+
+    def _give_back(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt")
+        if trainer.is_global_zero:
+            for path in sorted(self.folder.glob("step=*.ckpt"))[:-2]:
+                path.unlink()
+            for path in self.folder.glob("*.tmp"):
+                path.unlink()
+
+

@@ -1,0 +1,35 @@
+"""Stage 1: image -> visual description."""
+
+from typing import Any
+
+from torch import Tensor
+
+from biqa.data.collate import Batch, Encoded
+from biqa.data.module import Item
+from biqa.language.prompts import DESCRIBE
+from biqa.models.sampling import sample
+from biqa.stages.base import Row, StageModule
+
+
+class Perception(StageModule):
+    """Learns the description of an image: cross-entropy on the tokens of the description alone (METHOD.md section 3)."""
+
+    def encode(self, item: Item) -> Encoded:
+        """Image and question as the prompt, the description as the answer."""
+        prompt = self.image_prompt(item, DESCRIBE)
+        return Encoded(prompt.ids, [*self.vlm.continuation(f" {item.descriptions[0]}"), self.vlm.eos_id], prompt.image)
+
+    def validation_scores(self, batch: Batch, logits: Tensor | None) -> None:
+        """A description has no score."""
+
+    def predict_step(self, batch: list[Item], *_: Any) -> list[Row]:
+        """Describe each image 1 + N times: rows with image, query, description."""
+        prompts = [self.image_prompt(item, DESCRIBE) for item in batch]
+        answers = sample(
+            self.vlm, prompts, self.random_numbers(batch), temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens
+        )
+        return [
+            {"image": item.record.image, "query": query, "description": text}
+            for item, texts in zip(batch, answers.texts, strict=True)
+            for query, text in enumerate(texts)
+        ]

@@ -1,0 +1,45 @@
+"""What several tests share: a small tiny model, a picture, a place for ../shared."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture
+def tiny() -> Callable[..., object]:
+    """Builder of a very small `model=tiny`; keyword arguments replace its options."""
+    from biqa.models.tiny import build_tiny
+
+    def build(**options: object) -> object:
+        small = {"hidden": 32, "layers": 2, "heads": 2, "tower_hidden": 32, "tower_layers": 1, "grid": 12, "vocabulary": 2048}
+        return build_tiny(**(small | {"attention": "sdpa", "vision": True, "seed": 0} | options)).eval()  # pyright: ignore[reportArgumentType]
+
+    return build
+
+
+@pytest.fixture
+def picture() -> Callable[..., Image.Image]:
+    """A picture of noise over a gradient, from a seed."""
+
+    def draw(seed: int = 0, size: int = 96) -> Image.Image:
+        rng = np.random.default_rng(seed)
+        gradient = np.linspace(40, 200, size)[None, :, None] * np.ones((size, 1, 3))
+        return Image.fromarray(np.clip(gradient + rng.normal(0, 20, (size, size, 3)), 0, 255).astype(np.uint8))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real label files and photographs beside the project, where there are any."""
+    place = os.environ.get("BIQA_SHARED")
+    if not place:
+        pytest.skip("BIQA_SHARED is not set: no real data here")
+    return Path(place)

@@ -1,0 +1,50 @@
+"""The interface that every backbone has."""
+
+import pytest
+import torch
+
+from biqa.errors import IncompatibleChoice
+
+
+def test_positions_count_real_tokens_on_either_side(tiny):
+    vlm = tiny(vision=False)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    plain = vlm.hidden(ids, torch.ones_like(ids))
+    pads = torch.full((1, 3), vlm.pad_id)
+    left = vlm.hidden(torch.cat([pads, ids], 1), torch.tensor([[0, 0, 0, 1, 1, 1, 1]]))[:, 3:]
+    right = vlm.hidden(torch.cat([ids, pads], 1), torch.tensor([[1, 1, 1, 1, 0, 0, 0]]))[:, :4]
+    torch.testing.assert_close(left, plain, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(right, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_the_image_reaches_the_answer(tiny, picture):
+    vlm = tiny()
+    a, b = (vlm.prompt("Rate it.", picture(seed)) for seed in (1, 2))
+    assert a.ids == b.ids
+    assert sum(token == vlm.model.config.image_token_id for token in a.ids) == 36
+    ids = torch.tensor([a.ids])
+    hidden = [vlm.hidden(ids, torch.ones_like(ids), **prompt.image)[:, -1] for prompt in (a, b)]
+    assert not torch.allclose(hidden[0], hidden[1])
+
+
+def test_without_a_tower_an_image_is_refused(tiny, picture):
+    with pytest.raises(AssertionError, match="without its vision tower"):
+        tiny(vision=False).prompt("Rate it.", picture())
+
+
+def test_without_a_tower_there_is_none(tiny):
+    names = [name for name, _ in tiny(vision=False).named_modules()]
+    assert not any("vision" in name or "projector" in name for name in names)
+
+
+def test_level_words_must_begin_differently(tiny, monkeypatch):
+    vlm = tiny(vision=False)
+    monkeypatch.setattr(type(vlm), "continuation", lambda self, text: [7, 8])
+    with pytest.raises(IncompatibleChoice, match="do not begin with five different tokens"):
+        vlm._first_tokens_of_levels()
+
+
+def test_level_logits_are_the_head_at_the_level_words(tiny):
+    vlm = tiny(vision=False)
+    hidden = torch.randn(2, 32)
+    torch.testing.assert_close(vlm.level_logits(hidden), vlm.model.lm_head(hidden)[:, vlm.level_ids])

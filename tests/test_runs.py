@@ -1,0 +1,113 @@
+"""Run folders: who may use one, and how stage 2 finds stage 1."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from biqa.errors import RunExists, RunNotFound
+from biqa.runs import RunFolder, different, find_run, find_stage_one
+
+ONE, TWO = "biqa.stages.perception.Perception", "biqa.stages.inference.Inference"
+CHOICES = {"model": "tiny", "data": "synthetic"}
+
+
+def config(runs="runs", stage=ONE, seed=0, **changes):
+    values = {
+        "name": "a", "runs": str(runs), "seed": seed, "ckpt": None, "overwrite": False,
+        "data": {"root": "here", "train": 8}, "descriptions": {"seed": 0}, "model": {"hidden": 32},
+        "stage": {"_target_": stage, "epochs": 5}, "tuning": {"kind": "full"}, "trainer": {"progress": True, "clip": 1.0},
+    }  # fmt: skip
+    for name, value in changes.items():
+        OmegaConf.update(values := OmegaConf.create(values), name.replace("__", "."), value)
+        values = OmegaConf.to_container(values)
+    return values
+
+
+def made(path, values, finished=True):
+    folder = RunFolder(path)
+    folder.start(values)
+    if finished:
+        folder.result.write_text("{}")
+    return folder
+
+
+def test_an_empty_place_may_be_used(tmp_path):
+    assert RunFolder(tmp_path / "a").open(config(), resume=False, overwrite=False) is False
+
+
+def test_a_finished_run_of_the_same_config_is_not_run_again(tmp_path):
+    folder = made(tmp_path / "a", config())
+    assert folder.open(config(), resume=False, overwrite=False) is True
+
+
+def test_where_things_lie_and_run_makes_no_other_config(tmp_path):
+    folder = made(tmp_path / "a", config())
+    assert folder.open(config(data__root="elsewhere", trainer__progress=False, name="b"), resume=False, overwrite=False)
+
+
+def test_another_config_is_refused_by_name_and_value(tmp_path):
+    folder = made(tmp_path / "a", config())
+    with pytest.raises(RunExists, match=r"(?s)holds a run with another config:\n  stage\.epochs: 5 there, 3 here\n.*another name=, or overwrite=true"):
+        folder.open(config(stage__epochs=3), resume=True, overwrite=False)
+    assert folder.finished
+
+
+def test_an_unfinished_run_wants_ckpt_last(tmp_path):
+    folder = made(tmp_path / "a", config(), finished=False)
+    with pytest.raises(RunExists, match="unfinished run of this config: add ckpt=last"):
+        folder.open(config(), resume=False, overwrite=False)
+    assert folder.open(config(ckpt="last"), resume=True, overwrite=False) is False
+
+
+def test_overwrite_clears_the_folder(tmp_path):
+    folder = made(tmp_path / "a", config())
+    assert folder.open(config(stage__epochs=3), resume=False, overwrite=True) is False
+    assert not folder.path.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunExists, match="is no run folder"):
+        RunFolder(tmp_path / "a").open(config(), resume=True, overwrite=False)
+
+
+def test_overwrite_spares_a_folder_of_something_else(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunExists, match="is no run folder"):
+        RunFolder(tmp_path / "a").open(config(), resume=False, overwrite=True)
+    assert (tmp_path / "a" / "thesis.tex").exists()
+
+
+def test_differences_are_listed_by_dotted_name():
+    assert different({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}}) == ["  a.c: 2 there, 3 here", "  a.d: absent there, 4 here"]
+
+
+def test_stage_two_finds_its_stage_one(tmp_path):
+    wanted = made(tmp_path / "one", config(tmp_path))
+    made(tmp_path / "joint", config(tmp_path, stage="biqa.stages.joint.Joint"))
+    made(tmp_path / "other-seed", config(tmp_path, seed=1))
+    made(tmp_path / "other-model", config(tmp_path, model__hidden=64))
+    made(tmp_path / "other-data", config(tmp_path, data__train=9))
+    made(tmp_path / "unfinished", config(tmp_path), finished=False)
+    assert find_stage_one(config(tmp_path, stage=TWO), CHOICES, ONE).path == wanted.path
+
+
+def test_no_stage_one_says_how_to_make_it(tmp_path):
+    with pytest.raises(RunNotFound, match="Run it first: python -m biqa.run stage=1 model=tiny data=synthetic seed=0"):
+        find_stage_one(config(tmp_path, stage=TWO), CHOICES, ONE)
+
+
+def test_two_stage_ones_ask_which(tmp_path):
+    made(tmp_path / "a", config(tmp_path))
+    made(tmp_path / "b", config(tmp_path, stage__epochs=9))
+    with pytest.raises(RunNotFound, match=r"2 finished stage-1 runs fit .*Say which: stage.perception=FOLDER"):
+        find_stage_one(config(tmp_path, stage=TWO), CHOICES, ONE)
+
+
+def test_a_named_run_must_be_there_and_finished(tmp_path):
+    with pytest.raises(RunNotFound, match=r"stage.init_from=.*nowhere: no run there"):
+        find_run(tmp_path / "nowhere", "stage.init_from")
+    made(tmp_path / "half", config(), finished=False)
+    with pytest.raises(RunNotFound, match="not finished"):
+        find_run(tmp_path / "half", "stage.init_from")
