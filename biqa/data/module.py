@@ -127,7 +127,9 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Every training item once an epoch, in a seeded order."""
-        return DataLoader(self.train, batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.workers, persistent_workers=self.workers > 0)
+        return DataLoader(
+            self.train, batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.workers, persistent_workers=self.workers > 0
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation item once, in order."""

@@ -10,8 +10,8 @@ from biqa.language.levels import LEVELS
 
 PROBABILITIES = tuple(f"p_{level}" for level in LEVELS)
 COLUMNS = ("dataset", "image", "query", "description", "level", *PROBABILITIES, "score", "q")
-"""`query` 0 is the greedy answer, 1..N the sampled ones. `level` is the word of the answer (sampled at temperature T; arg-max for query 0), or missing
-when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]."""
+"""`query` 0 is the greedy answer, 1..N the sampled ones. `level` is the word of the answer (sampled at temperature T; arg-max for query 0), or
+missing when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]."""
 
 
 def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
@@ -40,4 +40,4 @@ def read_answers(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise BadRecord(f"{path}: columns {', '.join(missing)} are missing; found {', '.join(frame.columns)}. Is this an answers table of biqa?")
-    return frame[list(COLUMNS)]
+    return frame.loc[:, list(COLUMNS)]

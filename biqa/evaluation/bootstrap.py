@@ -40,14 +40,14 @@ class Difference(Estimate):
     p: float
 
 
-def draw_counts(images: Sequence[str], resamples: int, seed: int) -> Floats:
+def draw_counts(dataset: str, images: Sequence[str], resamples: int, seed: int) -> Floats:
     """How often each image is drawn when as many images as there are are drawn with replacement; shape [resamples, images].
 
-    The draw depends on the names of the images beside the seed: two systems on the same images, in whatever run, share their resamples (that is
-    what makes a comparison paired), and two data sets of equal size do not.
+    The draw depends on the names of the data set and its images beside the seed: two systems on the same images, in whatever run, share their
+    resamples (that is what makes a comparison paired), and two data sets of equal size do not.
     """
     number = len(images)
-    generator = np.random.default_rng([seed, crc32("\n".join(images).encode())])
+    generator = np.random.default_rng([seed, crc32("\n".join([dataset, *images]).encode())])
     drawn = generator.integers(number, size=(resamples, number)) + number * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * number).reshape(resamples, number).astype(np.float64)
 
@@ -60,7 +60,7 @@ def bootstrap(statistic: Statistic, counts: Floats) -> Estimate:
 def bootstrap_mean(values: ArrayLike, *, resamples: int, seed: int) -> Estimate:
     """The mean of a figure that each image has by itself, shape [images], with its 95 % interval."""
     values = np.asarray(values, dtype=np.float64)
-    counts = draw_counts([str(position) for position in range(len(values))], resamples, seed)
+    counts = draw_counts("", [str(position) for position in range(len(values))], resamples, seed)
     return estimate(values.mean(), (counts * values).sum(axis=1) / len(values))
 
 

@@ -32,9 +32,7 @@ def evaluate_descriptions(
             "strength_f1": [_f1(set(a.items()), set(b.items())) for a, b in zip(said, wanted, strict=True)],
             "coverage": [coverage(text) for text in rows["description"]],
         }
-        result[str(dataset)] = {
-            name: bootstrap_mean(np.array(values), resamples=resamples, seed=seed).as_dict() for name, values in measures.items()
-        }
+        result[str(dataset)] = {name: bootstrap_mean(np.array(values), resamples=resamples, seed=seed).as_dict() for name, values in measures.items()}
     return result
 
 

@@ -76,7 +76,7 @@ def evaluate(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
         BadRecord: an image lacks a query or has one twice, has several q or none, or a level is not one of the five words.
         IncompatibleChoice: N = 1.
     """
-    return {name: _figures(arrays, resamples, seed) for name, arrays in answers_by_dataset(answers).items()}
+    return {name: _figures(name, arrays, resamples, seed) for name, arrays in answers_by_dataset(answers).items()}
 
 
 def compare(answers: pd.DataFrame, other: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> Figures:
@@ -97,7 +97,7 @@ def compare(answers: pd.DataFrame, other: pd.DataFrame, *, resamples: int = 1000
             f"The two tables have no image in common: one holds {_inventory(first)}, the other {_inventory(second)}. "
             f"Compare systems that answered the same test images."
         )
-    return {name: _differences(*pair, resamples, seed) for name, pair in pairs.items()}
+    return {name: _differences(name, *pair, resamples=resamples, seed=seed) for name, pair in pairs.items()}
 
 
 def answers_by_dataset(frame: pd.DataFrame) -> dict[str, Answers]:
@@ -142,13 +142,13 @@ def common_images(first: Answers, second: Answers, dataset: str) -> tuple[Answer
     return first, second
 
 
-def _figures(answers: Answers, resamples: int, seed: int) -> dict[str, dict[str, float]]:
-    counts = draw_counts(answers.images, resamples, seed)
+def _figures(dataset: str, answers: Answers, resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    counts = draw_counts(dataset, answers.images, resamples, seed)
     return {name: bootstrap(statistic, counts).as_dict() for name, statistic in statistics(answers).items()}
 
 
-def _differences(first: Answers, second: Answers, resamples: int, seed: int) -> dict[str, dict[str, float]]:
-    counts = draw_counts(first.images, resamples, seed)
+def _differences(dataset: str, first: Answers, second: Answers, *, resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    counts = draw_counts(dataset, first.images, resamples, seed)
     ours, theirs = statistics(first), statistics(second)
     shared = [name for name in COMPARED if name in ours and name in theirs]
     return {name: paired_difference(ours[name], theirs[name], counts).as_dict() for name in shared}

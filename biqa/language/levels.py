@@ -43,7 +43,7 @@ def soft_target(q: float, std: float | None = None) -> NDArray[np.float64]:
     """
     if not 0.0 <= q <= 1.0:
         raise ValueError(f"quality must lie within 0..1, got {q}")
-    if std is None or std <= 0.0 or q in (0.0, 1.0):
+    if std is None or std < 1e-9 or q in (0.0, 1.0):  # a deviation of nothing overflows the density, and would end in the same target
         return _interpolated(q)
     edges = np.array([-np.inf, *np.linspace(0.0, 1.0, len(LEVELS) + 1)[1:-1], np.inf])
     raw = np.diff(norm.cdf(edges, loc=q, scale=std))

@@ -110,14 +110,14 @@ def _wording() -> Iterable[str]:
 
 
 def build_tiny(  # noqa: D417
-    *, hidden: int, layers: int, heads: int, tower_hidden: int, tower_layers: int, grid: int, vocabulary: int, attention: str, vision: bool, seed: int
+    *, hidden: int, layers: int, heads: int, tower_hidden: int, tower_layers: int, grid: int, patch: int, vocabulary: int, attention: str, vision: bool, seed: int
 ) -> VLM:
     """The tiny model with random weights drawn from `seed`: the same seed gives the same base, with or without the tower.
 
     Args:
         hidden: width of the decoder; `layers` and `heads` its depth and attention heads.
         tower_hidden: width of the tower; `tower_layers` its depth.
-        grid: 8x8 blocks a side that the tower sees, in patches of 2 x 2 blocks.
+        grid: 8x8 blocks a side that the tower sees; `patch` blocks a side make one visual token.
         vocabulary: at most so many tokens.
         attention: attention implementation of transformers ("sdpa", "eager").
         vision: False builds the decoder alone: what quality inference runs on.
@@ -128,11 +128,11 @@ def build_tiny(  # noqa: D417
         tokenizer_object=train_tokenizer(vocabulary), pad_token="<pad>", bos_token="<s>", eos_token="</s>", extra_special_tokens={"image_token": "<image>"}
     )
     processor = LlavaProcessor(
-        LogDctImageProcessor(grid), tokenizer, patch_size=2, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE
+        LogDctImageProcessor(grid), tokenizer, patch_size=patch, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE
     )
     tower = CLIPVisionConfig(
         hidden_size=tower_hidden, intermediate_size=4 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
-        num_channels=CHANNELS, image_size=grid, patch_size=2,
+        num_channels=CHANNELS, image_size=grid, patch_size=patch,
     )  # fmt: skip
     decoder = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
@@ -145,5 +145,5 @@ def build_tiny(  # noqa: D417
         torch.manual_seed(seed)
         backbone = LlavaForConditionalGeneration(config)
         # CLIP's own start (std 0.02 / width) is made for pretraining at scale; the patch embedding of a shallow tower wants unit-scale outputs
-        torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=(4 * CHANNELS) ** -0.5)
+        torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=(patch**2 * CHANNELS) ** -0.5)
     return VLM(backbone if vision else decoder_of(backbone, LLAVA), processor, LLAVA, vision=vision)

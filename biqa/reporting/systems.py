@@ -193,7 +193,7 @@ def _draws(run: FoundRun, dataset: str, resamples: int, seed: int) -> dict[str, 
     answers = load_answers(run, dataset)
     if answers is None:
         return None
-    counts = draw_counts(answers.images, resamples, seed)
+    counts = draw_counts(dataset, answers.images, resamples, seed)
     found = {metric: statistic for metric, statistic in statistics(answers).items() if metric in TABLE_METRICS}
     for metric, statistic in found.items():
         value, written = float(statistic(None)), run.result["metrics"][dataset].get(metric, {}).get("value", np.nan)

@@ -31,6 +31,8 @@ class Cell:
     """The figure of each seed."""
     p: float = math.nan
     """Two-sided p-value of a difference."""
+    printed: str = ""
+    """How a published figure was printed; "": to be rounded like its column."""
 
     @property
     def std(self) -> float:
@@ -40,13 +42,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `group` stands above several `label`s."""
+    """One column. `group` stands above the labels of several columns; `dataset` is a data set, or `MEAN`."""
 
     group: str
     label: str
     dataset: str
     metric: str
     kind: Kind
+    stand_in: bool = False
+    """Whether our figures in it rest on stand-in labels."""
+
+    @property
+    def heading(self) -> str:
+        """The group, with a dagger on stand-in data (not on differences: the paper's stand in the same column)."""
+        return f"{self.group}†" if self.stand_in and self.kind not in ("gain", "points") else self.group
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class Table:
 
     name: str
     caption: str
+    command: str
+    """What makes this table again."""
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
@@ -96,6 +107,16 @@ class Study:
         """Whether a data set's labels are not human opinions of its very images."""
         return any(run.result["data"][dataset]["stand_in"] for run in self.runs if dataset in run.result["data"])
 
+    @property
+    def overall(self) -> str:
+        """What a mean over all data sets is called: the data set itself where there is one."""
+        return self.datasets[0] if len(self.datasets) == 1 else MEAN
+
+    @property
+    def any_stand_in(self) -> bool:
+        """Whether a mean over all data sets rests on stand-in labels too."""
+        return any(self.stand_in(dataset) for dataset in self.datasets)
+
 
 def study_runs(runs: Sequence[FoundRun], *, baseline: str, resamples: int, seed: int) -> Study:
     """Group the runs and draw their figures.
@@ -119,45 +140,47 @@ def study_runs(runs: Sequence[FoundRun], *, baseline: str, resamples: int, seed:
 def accuracy_table(study: Study, command: str) -> Table:
     """Table 1: SRCC and PLCC of each system by data set, the mean over data sets, and the gain over the baseline (paired bootstrap)."""
     metrics, over = ("srcc", "plcc"), f"gain over {STAGE_NAMES[study.baseline]}"
-    columns = _columns(study, metrics, "correlation") + [Column(over, LABELS[m], MEAN, f"{m}_gain", "gain") for m in metrics]
+    columns = _columns(study, metrics, "correlation") + [
+        Column(over, LABELS[m], study.overall, f"{m}_gain", "gain", study.any_stand_in) for m in metrics
+    ]
     rows, notes = _rows(study, metrics)
-    gains = {figure.metric: Cell(figure.value) for figure in published.GAINS}
+    gains = {figure.metric: Cell(figure.value, printed=figure.printed) for figure in published.GAINS}
     paper = tuple(gains.get(column.metric.removesuffix("_gain")) if column.kind == "gain" else None for column in columns)
     rows.append(Row(f"paper ({published.BACKBONE}; {published.GAIN_DATASETS})", paper, paper=True))
-    caption = f"Accuracy: Spearman (SRCC) and Pearson (PLCC, raw scores) correlation with human opinion, higher is better. Made with {command}"
+    caption = "Accuracy: Spearman (SRCC) and Pearson (PLCC, raw scores) correlation with human opinion; higher is better."
     quoted = f"The row of the paper: {published.GAINS[0].source} ({published.GAIN_DATASETS}); other images, another backbone, and no interval."
-    return Table("accuracy", caption, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
+    return Table("accuracy", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
 
 
 def stability_table(study: Study, command: str) -> Table:
     """Table 2: instability of each system by data set for both decisions, N and T, and the change against the baseline (paired bootstrap)."""
     metrics, over = ("instability_sampled", "instability_argmax"), f"change against {STAGE_NAMES[study.baseline]} (points)"
     asked = [Column("asked", "N", "", "repeats", "number"), Column("asked", "T", "", "temperature", "number")]
-    columns = asked + _columns(study, metrics, "percent") + [Column(over, LABELS[m], MEAN, f"{m}_gain", "points") for m in metrics]
+    changes = [Column(over, LABELS[m], study.overall, f"{m}_gain", "points", study.any_stand_in) for m in metrics]
+    columns = asked + _columns(study, metrics, "percent") + changes
     columns.append(Column("published", "decision unknown", published.INSTABILITY_DATASETS, "instability", "percent"))
     rows, notes = _rows(study, metrics)
     sampling = {system.name: system.sampling for system in study.systems}
-    rows = [
-        Row(row.system, (*(Cell(float(sampling[row.system][column.metric])) for column in asked), *row.cells, None)) for row in rows
-    ]  # the last column is the paper's
+    asked_of = {name: tuple(Cell(float(options[column.metric])) for column in asked) for name, options in sampling.items()}
+    rows = [Row(row.system, (*asked_of[row.system], *row.cells, None)) for row in rows]  # the last column is the paper's
     for name, figure in (("baseline", published.INSTABILITY_BASELINE), ("two-stage", published.INSTABILITY_TWO_STAGE)):
-        cells = (*(None for _ in columns[1:]), Cell(figure.value))
+        cells = (*(None for _ in columns[1:]), Cell(figure.value, printed=figure.printed))
         rows.append(Row(f"paper, {name} ({published.BACKBONE}; {figure.datasets})", cells, paper=True))
     caption = (
-        "Instability in percent, lower is better: each image is asked N times at temperature T; mean over images of 1 - share of the commonest level. "
-        f"sampled: the level is the sampled word; arg-max: the likeliest level of each query. Made with {command}"
+        "Instability in percent, lower is better: each image is asked N times at temperature T; mean over images of 1 - share of the commonest "
+        "level. Sampled: the level is the sampled word; arg-max: the likeliest level of each query."
     )
     quoted = (
         f"The rows of the paper: {published.INSTABILITY_BASELINE.source}; its formula, N and T are not published, so they need not be comparable."
     )
-    return Table("instability", caption, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
+    return Table("instability", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
 
 
 def _columns(study: Study, metrics: Sequence[str], kind: Kind) -> list[Column]:
-    """Columns of every data set (a dagger marks stand-ins), and of their mean where there are several."""
-    groups = {dataset: f"{dataset}†" if study.stand_in(dataset) else dataset for dataset in study.datasets}
-    groups |= {MEAN: "mean over data sets"} if len(study.datasets) > 1 else {}
-    return [Column(group, LABELS[metric], dataset, metric, kind) for dataset, group in groups.items() for metric in metrics]
+    """Columns of every data set, and of their mean where there are several."""
+    groups = {dataset: (dataset, study.stand_in(dataset)) for dataset in study.datasets}
+    groups |= {MEAN: ("mean over data sets", study.any_stand_in)} if len(study.datasets) > 1 else {}
+    return [Column(group, LABELS[metric], dataset, metric, kind, mark) for dataset, (group, mark) in groups.items() for metric in metrics]
 
 
 def _rows(study: Study, metrics: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -212,16 +235,14 @@ def _provenance(study: Study) -> tuple[str, ...]:
     results = [run.result for run in study.runs]
     stand_ins = [dataset for dataset in study.datasets if study.stand_in(dataset)]
     notes = [
-        f"[low, high]: 95 % percentile bootstrap over images ({study.resamples} resamples, seed {study.seed}); for differences both systems are drawn together.",
+        f"[low, high]: 95 % percentile bootstrap over images ({study.resamples} resamples, seed {study.seed}); differences by the paired bootstrap."
     ]
     if any(len(system.runs_on(dataset)) > 1 for system in study.systems for dataset in study.datasets):
         notes.append("a ± b: mean and standard deviation over seeds; the interval is that of the mean over these seeds.")
     if any(len({run.result["run"]["data"] for run in system.runs}) > 1 for system in study.systems):
         notes.append("Each data set's figures are of the model trained on it.")
     if stand_ins:
-        notes.append(
-            f"† stand-in: the labels of {', '.join(stand_ins)} are not human opinions of these very images; its figures say nothing about photographs."
-        )
+        notes.append(f"† stand-in: the labels of {', '.join(stand_ins)} are not human opinions of these very images.")
     sampling = _distinct(results, lambda result: f"{result['sampling']['top_p']:g}")
     versions = _distinct(results, lambda result: ", ".join(f"{name} {number}" for name, number in result["versions"].items()))
     hardware = _distinct(results, lambda result: ", ".join([str(result["hardware"].get("cpu")), *result["hardware"].get("gpus", [])]))

@@ -24,7 +24,10 @@ class Joint(VerdictModule):
 
     def validation_scores(self, batch: Batch, logits: Tensor) -> Tensor:
         """Score after the model's own greedy description: the level logits of the step follow the annotated one, which a test image has not."""
-        prompts = [Prompt(tuple(example.prompt), example.image) for example in batch.examples]
+        prompts = [
+            Prompt(tuple(example.prompt), {name: value[row : row + 1] for name, value in batch.image.items()})
+            for row, example in enumerate(batch.examples)
+        ]
         nothing = torch.zeros(len(prompts), 0, self.max_new_tokens)
         answers = sample(self.vlm, prompts, nothing, temperature=1.0, top_p=1.0, max_new_tokens=self.max_new_tokens, stem=f" {STEM}")
         assert answers.level_probabilities is not None

@@ -1,10 +1,13 @@
 """KADID-10k's 25 distortion types at five levels, on numpy, scipy, scikit-image and Pillow.
 
-The amounts are those of the generator that KADID-10k's authors published with it (Lin, Hosu, Saupe, "KADID-10k: A Large-scale Artificially Distorted
-IQA Database", QoMEX 2019); ARNIQA (Agnolucci et al., WACV 2024) uses the same but for JPEG 2000, mean shift and contrast, where it sorts by magnitude.
-Here their order stays, because the mean opinions (`biqa.data.opinions`) belong to it. The code is new. It differs in three places: the result is not
-stretched to the full range, denoising is by total variation (no network), and quantization steps are even. What is spatial is meant for 512 x 384
-pixels and shrinks with a crop (`pixels.within`, `spatial`).
+The amounts are those of the generator that KADID-10k's authors published with it (Lin, Hosu, Saupe, "KADID-10k: A Large-scale
+Artificially Distorted IQA Database", QoMEX 2019). ARNIQA (Agnolucci et al., WACV 2024) uses them too, but sorts mean shift and
+contrast by magnitude and stops JPEG 2000 at a ratio of 170; here the authors' values stay, because the mean opinions
+(`biqa.data.kadid_opinions`) were given to those. The code is new and differs in three places: the result is not stretched to the full range,
+denoising is by total variation (no network), and quantization steps are even.
+
+Lengths are meant for 512 x 384 pixels. A crop shows the same pixels, so a blur keeps its radius; what would reach across a crop is cut
+(`pixels.within`), and patches and blocks keep their share of the area (`spatial`).
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ from biqa.data.distortions.pixels import Pixels, within
 
 def gaussian_blur(pixels: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
     """Gaussian of standard deviation `sigma` pixels; the smallest of KADID-10k's, 0.1, changes nothing."""
-    return gaussian_filter(pixels, within(sigma, pixels), axes=(0, 1), mode="nearest")
+    return np.asarray(gaussian_filter(pixels, within(sigma, pixels), axes=(0, 1), mode="nearest"))
 
 
 def lens_blur(pixels: Pixels, radius: float, rng: np.random.Generator) -> Pixels:
@@ -24,8 +24,8 @@ def motion_blur(pixels: Pixels, length: float, rng: np.random.Generator) -> Pixe
 
 
 def disk(radius: float) -> NDArray[np.float32]:
-    """A disk as a kernel that sums to 1; a pixel on the rim weighs as much as the share of it that lies inside (8 x 8 samples)."""
-    reach, samples = int(np.ceil(radius)), 8
+    """A disk as a kernel that sums to 1; a pixel on the rim weighs as much as the share of it that lies inside (16 x 16 samples)."""
+    reach, samples = int(np.ceil(radius)), 16
     side = 2 * reach + 1
     offsets = (np.arange(side * samples) + 0.5) / samples - side / 2
     inside = offsets[:, None] ** 2 + offsets**2 <= radius**2

@@ -3,16 +3,16 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import rgb2lab
 
-from biqa.data.distortions.pixels import Pixels
+from biqa.data.distortions.pixels import Pixels, lab_to_rgb
 
 
 def brighten(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Mid-grey lifted by `amount / 2`, black and white kept: two parts of the curve on R, G and B to one part on Lab's lightness."""
     lab = rgb2lab(pixels)
     lab[..., 0] = 100 * bent(lab[..., 0] / 100, amount)
-    return (2 * bent(pixels, amount) + lab2rgb(lab)) / 3
+    return (2 * bent(pixels, amount) + lab_to_rgb(lab)) / 3
 
 
 def darken(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
@@ -34,6 +34,6 @@ def contrast_change(pixels: Pixels, amount: float, rng: np.random.Generator) -> 
     return curve(pixels).astype(np.float32)
 
 
-def bent(values: NDArray[np.float32], amount: float) -> NDArray[np.float32]:
+def bent(values: NDArray[np.floating], amount: float) -> NDArray[np.floating]:
     """The parabola through (0, 0), (.5, .5 + amount / 2) and (1, 1), cut to 0..1."""
     return np.clip(values + np.float32(2 * amount) * values * (1 - values), 0.0, 1.0)

@@ -3,16 +3,16 @@
 import numpy as np
 from PIL import Image as PillowImage
 from scipy.ndimage import gaussian_filter, shift
-from skimage.color import hsv2rgb, lab2rgb, rgb2gray, rgb2hsv, rgb2lab
+from skimage.color import hsv2rgb, rgb2gray, rgb2hsv, rgb2lab
 
-from biqa.data.distortions.pixels import Pixels, to_image, to_pixels, within
+from biqa.data.distortions.pixels import Pixels, lab_to_rgb, to_image, to_pixels, within
 
 
 def colour_diffusion(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Colour runs over the edges and grows vivid: Lab's a and b blurred with sigma `1.5 amount + 2` pixels, then multiplied by `amount`."""
     lab = rgb2lab(pixels)
     lab[..., 1:] = amount * gaussian_filter(lab[..., 1:], within(1.5 * amount + 2, pixels), axes=(0, 1), mode="nearest")
-    return _rgb(lab)
+    return lab_to_rgb(lab)
 
 
 def colour_shift(pixels: Pixels, distance: float, rng: np.random.Generator) -> Pixels:
@@ -40,7 +40,7 @@ def colour_saturation_hsv(pixels: Pixels, factor: float, rng: np.random.Generato
     """HSV's saturation times `factor`: below 1 paler, 0 grey, negative the complementary colours."""
     hsv = rgb2hsv(pixels)
     hsv[..., 1] *= factor
-    # a negative saturation lies outside HSV but the formula below is linear in it; skimage's hsv2rgb is exact for it too
+    # the way back is linear in the saturation, so a negative one, which HSV does not have, lands on the other side of grey
     return hsv2rgb(hsv).astype(np.float32)
 
 
@@ -48,10 +48,4 @@ def colour_saturation_lab(pixels: Pixels, factor: float, rng: np.random.Generato
     """Lab's a and b times `factor`: 1 changes nothing, above it more vivid, up to garish."""
     lab = rgb2lab(pixels)
     lab[..., 1:] *= factor
-    return _rgb(lab)
-
-
-def _rgb(lab: Pixels) -> Pixels:
-    """Lab -> RGB. Colours outside RGB are cut channel by channel, and a negative Z (a blue beyond every RGB) is raised to 0."""
-    lab[..., 2] = np.minimum(lab[..., 2], 200 / 116 * (lab[..., 0] + 16) - 1e-3)  # keeps f(Z) = (L + 16) / 116 - b / 200 above 0, silently
-    return lab2rgb(lab)
+    return lab_to_rgb(lab)

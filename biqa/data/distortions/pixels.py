@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from skimage.color import lab2rgb
 
 Image = NDArray[np.uint8]
 """[H, W, 3], RGB, 0..255."""
-Pixels = NDArray[np.float32]
-"""[H, W, 3], RGB, 0..1."""
+Pixels = NDArray[np.floating]
+"""[H, W, 3], RGB, 0..1, single precision unless a library says otherwise."""
 Distortion = Callable[[Pixels, float, np.random.Generator], Pixels]
 """`distortion(pixels, amount, rng)`: pixels in, pixels out, not yet clipped to 0..1. The unit of `amount` is the function's own."""
 
@@ -33,3 +34,13 @@ def within(extent: float, pixels: Pixels) -> float:
     (METHOD.md section 8). On KADID-10k's 512 x 384 images nothing is cut; on a crop of 96 pixels what lies above 12.
     """
     return min(extent, min(pixels.shape[:2]) / 8)
+
+
+def lab_to_rgb(lab: Pixels) -> Pixels:
+    """Lab -> RGB within 0..1; colours that RGB has not are cut channel by channel.
+
+    A blue so strong that its Z (of XYZ) were negative is first brought to Z = 0, as skimage does too, but with a warning.
+    """
+    blue_limit = 200 / 116 * (lab[..., 0] + 16)  # f(Z) = (L + 16) / 116 - b / 200 must not be negative
+    lab[..., 2] = np.minimum(lab[..., 2], blue_limit - 1e-3)
+    return lab2rgb(lab)

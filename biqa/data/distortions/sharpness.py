@@ -2,9 +2,9 @@
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import rgb2lab
 
-from biqa.data.distortions.pixels import Pixels
+from biqa.data.distortions.pixels import Pixels, lab_to_rgb
 
 
 def high_sharpen(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
@@ -12,4 +12,4 @@ def high_sharpen(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pix
     lab = rgb2lab(pixels)
     lightness = lab[..., 0]
     lab[..., 0] = np.clip(lightness + amount * (lightness - gaussian_filter(lightness, 6, radius=6, mode="nearest")), 0.0, 100.0)
-    return lab2rgb(lab)
+    return lab_to_rgb(lab)

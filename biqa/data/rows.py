@@ -1,0 +1,104 @@
+"""Rows of a csv, tsv, jsonl or json file as words, each with its place for error messages."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biqa.errors import BadRecord, DatasetNotFound
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a label file."""
+
+    where: str
+    """File and row, as a spreadsheet or an editor counts it: the header is row 1, so the first row of a csv is row 2."""
+    cells: dict[str, str]
+    """Column -> stripped text; a missing or null value is the empty text."""
+
+    def number(self, column: str) -> float:
+        """The cell as a number ("nan" is one; a range is checked elsewhere).
+
+        Raises:
+            BadRecord: it is not a number.
+        """
+        try:
+            return float(self.cells[column])
+        except ValueError as error:
+            hint = " Write a decimal point, not a comma." if "," in self.cells[column] else " Correct it, or take the row out."
+            raise BadRecord(f'{self.where}: "{self.cells[column]}" in column {column} is not a number.{hint}') from error
+
+
+def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
+    """All rows of a UTF-8 file, with or without a byte order mark.
+
+    The kind goes by the ending: .csv, .tsv, .jsonl (an object a line), .json (a list of objects).
+
+    Args:
+        file: what to read.
+        columns: columns (or keys) that every row must have.
+
+    Raises:
+        DatasetNotFound: no such file, an unknown ending, or a column is missing (the message lists those found).
+        BadRecord: not UTF-8, not JSON, a row with too few or too many cells, or no row at all.
+    """
+    if not file.is_file():
+        raise DatasetNotFound(f"{file}: there is no such file. Give the path of a .csv, .tsv, .jsonl or .json file.")
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows, ".json": _json_rows}
+    if file.suffix.lower() not in readers:
+        raise DatasetNotFound(f'{file}: the ending "{file.suffix}" is not known. Choose a .csv, .tsv, .jsonl or .json file.')
+    try:
+        rows = list(readers[file.suffix.lower()](file))
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"{file}: the text is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    if not rows:
+        raise BadRecord(f"{file}: the file has no rows. Give one row an image below the header.")
+    for row in rows:
+        missing = [column for column in columns if column not in row.cells]
+        if missing:
+            raise DatasetNotFound(
+                f"{row.where}: no column {', '.join(missing)}; found {', '.join(row.cells)}. Name the columns of your file in the config."
+            )
+    return rows
+
+
+def _csv_rows(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig", newline="") as handle:
+        lines = csv.reader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        header = [name.strip() for name in next(lines, [])]
+        for number, line in enumerate(lines, start=2):
+            if not any(cell.strip() for cell in line):
+                continue
+            if len(line) != len(header):
+                raise BadRecord(f"{file}, row {number}: {len(line)} cells under a header of {len(header)}. Is there a stray delimiter or quote?")
+            yield Row(f"{file}, row {number}", {name: cell.strip() for name, cell in zip(header, line, strict=True)})
+
+
+def _jsonl_rows(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                yield _object_row(_json(line, f"{file}, row {number}"), f"{file}, row {number}")
+
+
+def _json_rows(file: Path) -> Iterator[Row]:
+    entries = _json(file.read_text(encoding="utf-8-sig"), str(file))
+    if not isinstance(entries, list):
+        raise BadRecord(f"{file}: a .json file must hold a list of objects. For one object a line, name it .jsonl.")
+    for number, entry in enumerate(entries, start=1):
+        yield _object_row(entry, f"{file}, row {number}")
+
+
+def _json(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRecord(f"{where}: not JSON ({error.msg} at column {error.colno}). Correct it.") from error
+
+
+def _object_row(entry: object, where: str) -> Row:
+    if not isinstance(entry, dict):
+        raise BadRecord(f'{where}: not an object with keys. Write one object an image, such as {{"image": "a.png", "mos": 3.5}}.')
+    return Row(where, {str(key): "" if value is None else str(value).strip() for key, value in entry.items()})

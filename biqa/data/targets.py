@@ -1,0 +1,272 @@
+"""Where description targets come from (METHOD.md section 7).
+
+Every source has `fit(train)`, which looks at the training images only, and `describe(record)`. No target leaves here that gives the answer away.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biqa.data.images import load_image
+from biqa.data.measured import measure
+from biqa.data.record import Record
+from biqa.data.rows import Row, read_rows
+from biqa.errors import BadRecord, IncompatibleChoice
+from biqa.language.features import ATTRIBUTES, DISTORTIONS, describe, parse
+from biqa.language.leak import check_leak
+from biqa.language.prompts import cut_verdict
+
+
+@dataclass(frozen=True)
+class Description:
+    """A description target."""
+
+    text: str
+    features: dict[str, int]
+    """What the text names (name -> strength), see `biqa.language.features`."""
+
+
+def draw_for(image: str, seed: int) -> np.random.Generator:
+    """Random numbers of one image: they depend on the seed and its name alone, not on the order of the records."""
+    digest = hashlib.sha256(image.encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+
+
+def _worded(features: dict[str, int], seed: int, image: str) -> Description:
+    text = describe(features, draw_for(image, seed))
+    check_leak(text, f"image {image}")
+    return Description(text, features)
+
+
+class DistortionTargets:
+    """Known distortions in words: the strength is the level (1..5).
+
+    Args:
+        seed: draws the paraphrases.
+    """
+
+    names = tuple(spec.name for spec in DISTORTIONS)
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, train: Sequence[Record]) -> None:
+        """Check that the data set has distortions at all: without any, "no visible distortion" would be said of every image.
+
+        Raises:
+            BadRecord: no training record names one.
+        """
+        if not any(record.distortions for record in train):
+            raise BadRecord(
+                f"Image {train[0].image}, like the other {len(train) - 1} training images, has no known distortion. "
+                f"Choose descriptions=measured, which describes any image, or descriptions=attributes or descriptions=file."
+            )
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image; one without distortions is said to have none visible.
+
+        Raises:
+            BadRecord: a type that has no wording, a level outside 1..5, or one type twice.
+        """
+        for kind, level in record.distortions:
+            if kind not in self.names or not 1 <= level <= 5:
+                raise BadRecord(
+                    f"Image {record.image}: distortion {kind} at level {level} has no wording. Types: {', '.join(self.names)}; levels: 1 to 5. "
+                    f"Correct the record, or choose descriptions=measured."
+                )
+        features = dict(record.distortions)
+        if len(features) < len(record.distortions):
+            raise BadRecord(f"Image {record.image}: a distortion type stands twice in {record.distortions}. Keep one level a type.")
+        return _worded(features, self.seed, record.image)
+
+
+class QuantileBins:
+    """Values to five strengths 0..4, by the quintiles of the training images (METHOD.md choice).
+
+    A feature that has one value on all training images tells them nothing and is left out. Of equal values at a quintile all go to the lower bin.
+    """
+
+    def __init__(self, training: Mapping[str, Sequence[float]]) -> None:
+        self.edges: dict[str, NDArray[np.float64]] = {
+            name: np.quantile(values, (0.2, 0.4, 0.6, 0.8)) for name, values in training.items() if min(values) < max(values)
+        }
+
+    def strengths(self, values: Mapping[str, float]) -> dict[str, int]:
+        """Name -> strength."""
+        return {name: int(np.searchsorted(edges, values[name], side="left")) for name, edges in self.edges.items()}
+
+
+KNOWN_ATTRIBUTES = ", ".join(spec.name for spec in ATTRIBUTES)
+
+ATTRIBUTE_NAMES = {**{spec.name: spec.name for spec in ATTRIBUTES}, "colorfulness": "colourfulness"}
+"""Attribute (lower case) -> feature. SPAQ's "Noisiness" is not among them: there *higher means less noisy*, so it must be named as "-noise"."""
+
+
+class AttributeTargets:
+    """Annotated attributes in words: each binned into five strengths by the quintiles of the training images.
+
+    Args:
+        seed: draws the paraphrases.
+        names: attribute -> feature; a "-" before the feature turns the scale round, as SPAQ's Noisiness needs: {"Noisiness": "-noise"}.
+            Attributes that are not named are left out. None: attributes go by their own names in any case, and one without wording is an error.
+
+    Raises:
+        IncompatibleChoice: `names` points to something that has no wording.
+    """
+
+    def __init__(self, *, seed: int = 0, names: Mapping[str, str] | None = None) -> None:
+        self.seed = seed
+        self.names = names
+        for attribute, feature in (names or {}).items():
+            if feature.removeprefix("-") not in ATTRIBUTE_NAMES.values():
+                raise IncompatibleChoice(f"Attribute {attribute}: there is no wording for {feature}. Choose from {KNOWN_ATTRIBUTES}.")
+
+    def fit(self, train: Sequence[Record]) -> None:
+        """Fit the bins.
+
+        Raises:
+            BadRecord: a training record lacks an attribute, or has one that has no wording or is no number.
+        """
+        self.needed = sorted({self._feature(name, record).removeprefix("-") for record in train for name in record.attributes} - {""})
+        values = [self._values(record) for record in train]
+        self.bins = QuantileBins({feature: [row[feature] for row in values] for feature in self.needed})
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image.
+
+        Raises:
+            BadRecord: the record lacks an attribute, or has one that is no number.
+        """
+        return _worded(self.bins.strengths(self._values(record)), self.seed, record.image)
+
+    def _feature(self, attribute: str, record: Record) -> str:
+        """The feature that an attribute goes by, with "-" before it to turn it round; "" for one to leave out."""
+        if self.names is not None:
+            return self.names.get(attribute, "")
+        if attribute.lower() not in ATTRIBUTE_NAMES:
+            raise BadRecord(
+                f"Image {record.image}: the attribute {attribute} has no wording. Name it as one of {KNOWN_ATTRIBUTES} "
+                f"if it grows with that feature, or leave it out; or choose descriptions=measured."
+            )
+        return ATTRIBUTE_NAMES[attribute.lower()]
+
+    def _values(self, record: Record) -> dict[str, float]:
+        """Feature -> value, higher is more of it."""
+        values: dict[str, float] = {}
+        for attribute, value in record.attributes.items():
+            feature = self._feature(attribute, record)
+            values[feature.removeprefix("-")] = -value if feature.startswith("-") else value
+        missing = [feature for feature in self.needed if not np.isfinite(values.get(feature, np.nan))]
+        if missing or not self.needed:
+            raise BadRecord(
+                f"Image {record.image}: no annotated value of {', '.join(missing) or 'any attribute'}. "
+                f"Add it to the label file (data=table: data.features=[...]), or choose descriptions=measured, which describes any image."
+            )
+        return values
+
+
+class MeasuredTargets:
+    """Six measurements of the pixels in words: each binned into five strengths by the quintiles of the training images (`biqa.data.measured`).
+
+    Args:
+        seed: draws the paraphrases.
+        workers: threads that measure the training images. An image measured before in this process and not changed since is not measured again.
+    """
+
+    def __init__(self, *, seed: int = 0, workers: int = 2) -> None:
+        self.seed = seed
+        self.workers = workers
+
+    def fit(self, train: Sequence[Record]) -> None:
+        """Measure the training images and fit the bins.
+
+        Raises:
+            BadRecord: an image does not decode, or is too small to measure.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            values = list(pool.map(_measured, train))
+        self.bins = QuantileBins({feature: [row[feature] for row in values] for feature in values[0]})
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image.
+
+        Raises:
+            BadRecord: the image does not decode, or is too small to measure.
+        """
+        return _worded(self.bins.strengths(_measured(record)), self.seed, record.image)
+
+
+def _measured(record: Record) -> dict[str, float]:
+    try:
+        return _measured_version(record.path, record.path.stat().st_mtime_ns)
+    except (BadRecord, ValueError, FileNotFoundError) as error:
+        raise BadRecord(
+            f"Image {record.image} cannot be measured: {error}. Repair it, or set data.on_bad_image=skip; descriptions=file needs no pixels."
+        ) from error
+
+
+@lru_cache(maxsize=1_000_000)
+def _measured_version(path: Path, changed_ns: int) -> dict[str, float]:
+    return measure(np.asarray(load_image(path)))
+
+
+class FileTargets:
+    """Texts of your own. Verdict sentences at the end are cut off and kept apart (`verdicts`), as Q-Instruct's texts need.
+
+    The features of a target are those that `biqa.language.features.parse` finds in its text: all of them in biqa's own wording, few or none
+    in free text.
+
+    Args:
+        file: .csv, .tsv, .jsonl or .json (a list of objects).
+        seed: draws one text where an image has several.
+        image: column or key of the image name, as it stands in the data set.
+        description: column or key of the text.
+
+    Raises:
+        DatasetNotFound, BadRecord: see `biqa.data.rows.read_rows`.
+    """
+
+    def __init__(self, *, file: str | Path, seed: int = 0, image: str = "image", description: str = "description") -> None:
+        self.file = Path(file)
+        self.seed = seed
+        self.description = description
+        self.texts: dict[str, list[tuple[str, str]]] = {}
+        """Image -> (file and row, text without verdict) of each of its texts."""
+        self.verdicts: dict[str, str] = {}
+        """File and row -> the verdict that was cut off there; as many as there were."""
+        for row in read_rows(self.file, [image, description]):
+            self._add(row, row.cells[image], row.cells[description])
+
+    def fit(self, train: Sequence[Record]) -> None:
+        """Nothing to fit."""
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image.
+
+        Raises:
+            BadRecord: the file has no text for it, or the text is nothing but a verdict.
+            AnswerLeak: the text gives the answer away before its end.
+        """
+        if record.image not in self.texts:
+            raise BadRecord(
+                f"Image {record.image}: {self.file} has no text for it (its first image is {next(iter(self.texts))}). "
+                f"Add a row under that name, or choose descriptions=measured, which describes any image."
+            )
+        choices = self.texts[record.image]
+        where, text = choices[draw_for(record.image, self.seed).integers(len(choices))]
+        if not text:
+            raise BadRecord(f"{where}: the {self.description} of image {record.image} says nothing but a verdict. Say what is seen, or take it out.")
+        check_leak(text, where)
+        return Description(text, parse(text))
+
+    def _add(self, row: Row, image: str, text: str) -> None:
+        said, verdict = cut_verdict(text)
+        self.texts.setdefault(image, []).append((row.where, said))
+        if verdict:
+            self.verdicts[row.where] = verdict

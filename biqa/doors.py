@@ -1,0 +1,72 @@
+"""What every door shares: a mistake that the user can mend ends in one message on stderr and exit code 2, without a stack trace.
+
+    @hydra.main(version_base="1.3", config_path=config_directory(), config_name="report")
+    @user_errors
+    def main(composed: DictConfig) -> None: ...
+
+    if __name__ == "__main__":
+        open_door(main)
+
+Anything else that goes wrong is a defect and keeps its stack trace, exit code 1. HYDRA_FULL_ERROR=1 shows the stack trace of Hydra's messages too.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from hydra.errors import HydraException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from biqa.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_CODE = 2
+"""Of a call that cannot work as it was typed."""
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def user_errors(task: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a task below `hydra.main`: prints a UserError, an option without a value or a reference that leads nowhere, and exits with code 2.
+
+    It has to stand inside `hydra.main`, which would print "Error executing job with overrides" and a shortened stack trace. In a sweep the first job
+    with such an error ends the sweep.
+    """
+
+    @functools.wraps(task)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except (UserError, MissingMandatoryValue, InterpolationResolutionError) as error:
+            raise SystemExit(_refuse(error)) from error
+
+    return guarded
+
+
+def open_door(main: Callable[[], Any]) -> None:
+    """Call a `hydra.main` function. Options that Hydra cannot compose (unknown name, wrong type, no such choice) end with its message, exit code 2.
+
+    Hydra itself would exit with 1 and an advice on its environment variable. That variable is set here for the call, so that Hydra lets its errors
+    through; where the user has set it, they go through to the interpreter.
+    """
+    if os.environ.get(FULL_ERROR) == "1":
+        main()
+        return
+    os.environ[FULL_ERROR] = "1"
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(_refuse(error))
+    finally:
+        del os.environ[FULL_ERROR]
+
+
+def _refuse(error: Exception) -> int:
+    """Print an error, with the reason below it where OmegaConf gives one; the exit code."""
+    reason = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    print(f"{error}{reason}", file=sys.stderr)
+    return EXIT_CODE

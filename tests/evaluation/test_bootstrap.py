@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from biqa.evaluation.bootstrap import Estimate, bootstrap, bootstrap_mean, difference, draw_counts, estimate, paired_difference
+from biqa.evaluation.correlation import plcc, srcc
+
+
+def names(number: int) -> list[str]:
+    return [f"image{position}" for position in range(number)]
+
+
+def test_each_resample_draws_as_many_images_as_there_are():
+    counts = draw_counts("koniq", names(40), 300, 0)
+    assert counts.shape == (300, 40)
+    assert (counts.sum(axis=1) == 40).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(40), abs=0.25)
+    assert counts.var() == pytest.approx(1 - 1 / 40, abs=0.05)  # binomial(40, 1/40)
+
+
+def test_draws_depend_on_the_images_and_the_seed_alone():
+    counts = draw_counts("koniq", names(30), 20, 3)
+    assert (counts == draw_counts("koniq", names(30), 20, 3)).all()
+    assert (counts != draw_counts("koniq", names(30), 20, 4)).any()
+    assert (counts != draw_counts("spaq", names(30), 20, 3)).any()
+    assert (counts != draw_counts("koniq", names(30)[::-1], 20, 3)).any()
+
+
+def test_the_interval_holds_the_truth_95_times_in_100():
+    rng = np.random.default_rng(0)
+    truth, trials, images = 0.7, 300, 120
+    counts = draw_counts("", names(images), 300, 0)
+    held = 0
+    for _ in range(trials):
+        q = rng.normal(size=images)
+        score = truth * q + np.sqrt(1 - truth**2) * rng.normal(size=images)
+        found = bootstrap(lambda drawn, score=score, q=q: plcc(score, q, drawn), counts)
+        held += found.low <= truth <= found.high
+    assert 0.90 <= held / trials <= 0.98
+
+
+def test_interval_of_a_mean_is_close_to_the_normal_one():
+    values = np.random.default_rng(1).normal(5, 2, size=400)
+    found = bootstrap_mean(values, resamples=2000, seed=0)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+    assert found == bootstrap_mean(values, resamples=2000, seed=0)
+
+
+def two_systems(images: int = 200):
+    """Two scores of the same images whose errors go together; the first has the smaller error."""
+    rng = np.random.default_rng(2)
+    q, shared = rng.random(images), rng.normal(0, 0.25, images)
+    return q, q + shared + rng.normal(0, 0.03, images), q + shared + rng.normal(0, 0.15, images)
+
+
+def test_pairing_narrows_the_interval_of_correlated_systems():
+    q, first, second = two_systems()
+    counts = draw_counts("", names(len(q)), 1000, 0)
+    paired = paired_difference(lambda drawn: srcc(first, q, drawn), lambda drawn: srcc(second, q, drawn), counts)
+    apart = srcc(first, q, counts) - srcc(second, q, draw_counts("other", names(len(q)), 1000, 0))
+    unpaired = estimate(paired.value, apart)
+    assert paired.value == srcc(first, q) - srcc(second, q)
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+    assert paired.low > 0
+    assert paired.p < 0.05
+
+
+def test_a_system_does_not_differ_from_itself():
+    q, first, _ = two_systems()
+    found = paired_difference(lambda drawn: srcc(first, q, drawn), lambda drawn: srcc(first, q, drawn), draw_counts("", names(len(q)), 50, 0))
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_smallest_p_that_the_resamples_can_give():
+    assert difference(1.0, np.full(999, 1.0)).p == 2 / 1000
+    assert difference(0.1, np.array([-1.0, 1.0, 1.0, 1.0])).p == pytest.approx(2 * 2 / 5)
+
+
+def test_undefined_resamples_are_left_out_and_an_undefined_value_stays_so():
+    assert estimate(0.5, np.array([0.4, np.nan, 0.4])) == Estimate(0.5, 0.4, 0.4)
+    unknown = difference(np.nan, np.array([0.4, 0.5]))
+    assert np.isnan([unknown.value, unknown.low, unknown.high, unknown.p]).all()
