@@ -1,7 +1,9 @@
 """From config to objects. Config stops here: everything below takes named arguments."""
 
+import logging
 import os
 import socket
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,13 @@ from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
 
 ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
 """What a config may instantiate. `instantiate` runs whatever `_target_` names, and configs travel between people."""
+
+OTHERS_WARNINGS = (
+    "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6.6 against torch 2.13
+    "The number of training batches .* is smaller than the logging interval",  # a short run on small data
+    "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
+)
 
 
 def make(node: DictConfig, **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
@@ -152,8 +161,16 @@ def build_trainer(composed: DictConfig, folder: RunFolder) -> L.Trainer:
         max_epochs=composed.stage.epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
         logger=build_logger(composed, folder), callbacks=callbacks, plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
-        log_every_n_steps=20, num_sanity_val_steps=0, default_root_dir=folder.path,
+        log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
+
+
+def quiet() -> None:
+    """Silence what Lightning and its friends say of themselves; warnings about the run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in OTHERS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def build_logger(composed: DictConfig, folder: RunFolder) -> Any:  # noqa: ANN401 (any Lightning logger)

@@ -93,11 +93,12 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
     import lightning as L
 
-    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, weights_to_start_from
+    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, quiet, weights_to_start_from
     from biqa.evaluation.answers import answers_frame, write_answers
     from biqa.models.adapters import learning_summary, save_weights
     from biqa.stages.checkpoints import newest_checkpoint
 
+    quiet()
     seconds = Seconds()
     L.seed_everything(config.seed, workers=True, verbose=False)
     stage_one = stage_one_of(config, composed, choices)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from biqa.data.collate import Encoded, collate
+from biqa.data.collate import Batch, Encoded, collate
 from biqa.data.record import Record
 
 
@@ -138,6 +138,10 @@ class DataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Every item to answer once, in order; a batch is a list of items."""
         return DataLoader(self.predict, batch_size=self.predict_batch_size, collate_fn=list, num_workers=0)  # pyright: ignore[reportArgumentType]
+
+    def transfer_batch_to_device(self, batch: Batch | list[Item], device: torch.device, dataloader_idx: int) -> Batch | list[Item]:
+        """Training batches move as a whole; items to answer are read on the host."""
+        return batch.to(device) if isinstance(batch, Batch) else batch
 
     def state_dict(self) -> dict[str, int]:
         """Where in which epoch training stands; Lightning stores it in every checkpoint."""

@@ -9,8 +9,8 @@ from biqa.language.levels import LEVELS, Level
 DESCRIBE = "Describe the image's low-level appearances."
 """Stage 1. First half of an instruction of Q-Instruct (arXiv 2311.06783, Fig. 4), without its request for an evaluation."""
 
-JOINT = "Describe the image's low-level appearances, and conclude with an overall quality evaluation."
-"""One-stage and zero-shot: an instruction of Q-Instruct (arXiv 2311.06783, Fig. 4), word for word."""
+JOINT = "Describe and evaluate the quality of the image."
+"""One-stage and zero-shot: Q-Instruct's question for a description that ends in a verdict (arXiv 2311.06783, Tab. 5), word for word."""
 
 INFER = "If there is an image described as: {description} How would you rate the quality of this image?"
 """Stage 2, text only: the form of the authors' follow-up (arXiv 2601.02441: "If there is an image described as {caption}, ...") with the question of

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from biqa.errors import IncompatibleChoice, RunNotFound
 from biqa.models.vlm import VLM, text_weights
@@ -65,6 +66,7 @@ def save_weights(vlm: VLM, folder: Path) -> None:
     temporary = target.with_name(target.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     # the names of the running model, not those of checkpoints of years ago: what load_weights reads back without transformers' renaming
+    disable_progress_bar()
     vlm.backbone.save_pretrained(temporary, **({} if _is_adapted(vlm) else {"save_original_format": False}))
     if target.name == "model":
         vlm.processor.save_pretrained(temporary)

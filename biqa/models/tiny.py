@@ -131,11 +131,11 @@ def build_tiny(  # noqa: D417
         LogDctImageProcessor(grid), tokenizer, patch_size=patch, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE
     )
     tower = CLIPVisionConfig(
-        hidden_size=tower_hidden, intermediate_size=4 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
+        hidden_size=tower_hidden, intermediate_size=2 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
         num_channels=CHANNELS, image_size=grid, patch_size=patch,
     )  # fmt: skip
     decoder = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=heads, max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip

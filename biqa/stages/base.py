@@ -71,10 +71,6 @@ class StageModule(L.LightningModule):
         """Uniform numbers of each image by its name: [images, N, max_new_tokens + 1]; the last one draws the level."""
         return uniforms(self.seed, [item.record.image for item in items], self.repeats, self.max_new_tokens + 1)
 
-    def transfer_batch_to_device(self, batch: Batch | list[Item], device: torch.device, dataloader_idx: int) -> Batch | list[Item]:
-        """Training batches move as a whole; items to answer are read on the host."""
-        return batch.to(device) if isinstance(batch, Batch) else batch
-
     # the step
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

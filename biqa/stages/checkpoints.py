@@ -121,7 +121,7 @@ class Checkpoints(L.Callback):
         self.handlers = {}
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt")
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
         if trainer.is_global_zero:
             for path in sorted(self.folder.glob("step=*.ckpt"))[:-2]:
                 path.unlink()
