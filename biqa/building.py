@@ -140,10 +140,11 @@ def build_stage(composed: DictConfig, stage: type[StageModule] | str, vlm: VLM, 
 def build_data(
     composed: DictConfig, stage: StageModule, *, train: Sequence[Item] = (), val: Sequence[Item] = (), predict: Sequence[Item] = ()
 ) -> DataModule:
-    """Batches for a stage."""
+    """Batches for a stage. Images are answered so many at a time that the rows (images times queries) are what `sampling` asks for."""
+    rows = composed.sampling.batch_size * (composed.sampling.repeats + 1)
     return DataModule(
         train=train, val=val, predict=predict, encode=stage.encode, pad_id=stage.vlm.pad_id,
-        batch_size=composed.stage.batch_size, predict_batch_size=composed.sampling.batch_size,
+        batch_size=composed.stage.batch_size, predict_batch_size=max(1, rows // (stage.repeats + 1)),
         seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb,
     )  # fmt: skip
 
@@ -191,7 +192,9 @@ def wandb_reachable(timeout: float = 2.0) -> bool:
     """
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
-    has_key = "WANDB_API_KEY" in os.environ or any("api.wandb.ai" in file.read_text() for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file())
+    has_key = "WANDB_API_KEY" in os.environ or any(
+        "api.wandb.ai" in file.read_text() for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()
+    )
     if not has_key:
         return False
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]

@@ -315,7 +315,7 @@ class Sampling:
     max_new_tokens: int = MISSING
     """A description is cut there."""
     batch_size: int = MISSING
-    """Images answered at a time."""
+    """Images answered at a time, each with N + 1 queries (more where a step asks fewer)."""
 
     def __post_init__(self) -> None:
         _refuse(

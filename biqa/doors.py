@@ -13,6 +13,7 @@ Anything else that goes wrong is a defect and keeps its stack trace, exit code 1
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -43,6 +44,10 @@ def user_errors(task: Callable[P, R]) -> Callable[P, R]:
             return task(*args, **kwargs)
         except (UserError, MissingMandatoryValue, InterpolationResolutionError) as error:
             raise SystemExit(_refuse(error)) from error
+        except Exception:
+            # Hydra would keep it until the last job of a sweep has run, and lose it when another one exits before that
+            traceback.print_exc()
+            raise SystemExit(1) from None
 
     return guarded
 

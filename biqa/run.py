@@ -1,8 +1,8 @@
 """The door: compose -> check -> build -> fit -> answer -> evaluate -> result.json.
 
-    python -m biqa.run stage=1 model=tiny
-    python -m biqa.run -m stage=1,2 seed=0,1
-    python -m biqa.run --help
+python -m biqa.run stage=1 model=tiny
+python -m biqa.run -m stage=1,2 seed=0,1
+python -m biqa.run --help
 """
 
 import re

@@ -78,7 +78,9 @@ class RunFolder:
         differences = different(self.read_config(), config)
         if differences:
             raise RunExists(
-                f"{self.path} holds a run with another config:\n" + "\n".join(differences[:8]) + "\nChoose another name=, or overwrite=true to delete it."
+                f"{self.path} holds a run with another config:\n"
+                + "\n".join(differences[:8])
+                + "\nChoose another name=, or overwrite=true to delete it."
             )
         if not self.finished and not resume:
             raise RunExists(f"{self.path} holds an unfinished run of this config: add ckpt=last to go on with it, or overwrite=true to start again.")
@@ -110,7 +112,9 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",)) -> list[str]:
     """Options below the prefixes `within` that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
     a, b = flat(there), flat(here)
-    names = [name for name in sorted(a | b) if name.startswith(within) and not any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)]
+    names = [
+        name for name in sorted(a | b) if name.startswith(within) and not any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)
+    ]
     return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in names if a.get(name) != b.get(name)]
 
 

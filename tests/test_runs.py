@@ -46,7 +46,9 @@ def test_where_things_lie_and_run_makes_no_other_config(tmp_path):
 
 def test_another_config_is_refused_by_name_and_value(tmp_path):
     folder = made(tmp_path / "a", config())
-    with pytest.raises(RunExists, match=r"(?s)holds a run with another config:\n  stage\.epochs: 5 there, 3 here\n.*another name=, or overwrite=true"):
+    with pytest.raises(
+        RunExists, match=r"(?s)holds a run with another config:\n  stage\.epochs: 5 there, 3 here\n.*another name=, or overwrite=true"
+    ):
         folder.open(config(stage__epochs=3), resume=True, overwrite=False)
     assert folder.finished
 

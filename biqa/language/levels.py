@@ -4,7 +4,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 Level = Literal["bad", "poor", "fair", "good", "excellent"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -46,7 +47,7 @@ def soft_target(q: float, std: float | None = None) -> NDArray[np.float64]:
     if std is None or std < 1e-9 or q in (0.0, 1.0):  # a deviation of nothing overflows the density, and would end in the same target
         return _interpolated(q)
     edges = np.array([-np.inf, *np.linspace(0.0, 1.0, len(LEVELS) + 1)[1:-1], np.inf])
-    raw = np.diff(norm.cdf(edges, loc=q, scale=std))
+    raw = np.diff(ndtr((edges - q) / std))
     tilted = _tilt_to_mean(raw, q)
     return _interpolated(q) if tilted is None else tilted
 
@@ -60,7 +61,7 @@ def _interpolated(q: float) -> NDArray[np.float64]:
 
 
 def _tilt_to_mean(p: NDArray[np.float64], mean: float) -> NDArray[np.float64] | None:
-    """Solve `sum_k p_k exp(t w_k) (w_k - mean) = 0` for t by bisection; None where p leaves no mass on one side of the mean."""
+    """Solve `sum_k p_k exp(t w_k) (w_k - mean) = 0` for t; None where p leaves no mass on one side of the mean."""
     if p[mean > WEIGHTS].sum() < 1e-12 or p[mean < WEIGHTS].sum() < 1e-12:
         return None
 
@@ -69,8 +70,4 @@ def _tilt_to_mean(p: NDArray[np.float64], mean: float) -> NDArray[np.float64] | 
         weighted = p * np.exp(exponent - exponent.max())
         return weighted / weighted.sum()
 
-    low, high = -500.0, 500.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tilt(middle) @ WEIGHTS < mean else (low, middle)
-    return tilt((low + high) / 2)
+    return tilt(brentq(lambda t: tilt(t) @ WEIGHTS - mean, -1e4, 1e4, xtol=1e-12))

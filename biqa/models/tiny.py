@@ -51,7 +51,9 @@ class LogDctImageProcessor(BaseImageProcessor):
     def preprocess(self, images: Image.Image | list[Image.Image], return_tensors: str | None = None, **_: object) -> BatchFeature:
         """Transform one or several PIL images; values are about zero mean and unit scale."""
         several = images if isinstance(images, list) else [images]
-        return BatchFeature({"pixel_values": [log_dct(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors)
+        return BatchFeature(
+            {"pixel_values": [log_dct(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors
+        )
 
 
 def log_dct(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
@@ -110,7 +112,18 @@ def _wording() -> Iterable[str]:
 
 
 def build_tiny(  # noqa: D417
-    *, hidden: int, layers: int, heads: int, tower_hidden: int, tower_layers: int, grid: int, patch: int, vocabulary: int, attention: str, vision: bool, seed: int
+    *,
+    hidden: int,
+    layers: int,
+    heads: int,
+    tower_hidden: int,
+    tower_layers: int,
+    grid: int,
+    patch: int,
+    vocabulary: int,
+    attention: str,
+    vision: bool,
+    seed: int,
 ) -> VLM:
     """The tiny model with random weights drawn from `seed`: the same seed gives the same base, with or without the tower.
 
@@ -125,10 +138,19 @@ def build_tiny(  # noqa: D417
     from transformers import LlavaProcessor
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=train_tokenizer(vocabulary), pad_token="<pad>", bos_token="<s>", eos_token="</s>", extra_special_tokens={"image_token": "<image>"}
+        tokenizer_object=train_tokenizer(vocabulary),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
     )
     processor = LlavaProcessor(
-        LogDctImageProcessor(grid), tokenizer, patch_size=patch, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE
+        LogDctImageProcessor(grid),
+        tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
     )
     tower = CLIPVisionConfig(
         hidden_size=tower_hidden, intermediate_size=2 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
@@ -139,7 +161,9 @@ def build_tiny(  # noqa: D417
         num_key_value_heads=heads, max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip
-    config = LlavaConfig(vision_config=tower, text_config=decoder, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1)
+    config = LlavaConfig(
+        vision_config=tower, text_config=decoder, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1
+    )
     config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -97,7 +97,10 @@ class Checkpoints(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """States of the random number generators."""
         numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries still draw from the global generator)
-        state = {"torch": torch.get_rng_state(), "numpy": {**numpy_state["state"], "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))}}
+        state = {
+            "torch": torch.get_rng_state(),
+            "numpy": {**numpy_state["state"], "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))},
+        }
         return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -127,5 +130,3 @@ class Checkpoints(L.Callback):
                 path.unlink()
             for path in self.folder.glob("*.tmp"):
                 path.unlink()
-
-
