@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import ndtr, softmax
 
 Level = Literal["bad", "poor", "fair", "good", "excellent"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -65,9 +65,10 @@ def _tilt_to_mean(p: NDArray[np.float64], mean: float) -> NDArray[np.float64] | 
     if p[mean > WEIGHTS].sum() < 1e-12 or p[mean < WEIGHTS].sum() < 1e-12:
         return None
 
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p)
+
     def tilt(t: float) -> NDArray[np.float64]:
-        exponent = t * WEIGHTS
-        weighted = p * np.exp(exponent - exponent.max())
-        return weighted / weighted.sum()
+        return softmax(log_p + t * WEIGHTS)
 
     return tilt(brentq(lambda t: tilt(t) @ WEIGHTS - mean, -1e4, 1e4, xtol=1e-12))
