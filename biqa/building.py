@@ -99,7 +99,8 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
     """
     node = OmegaConf.create(composed.model)
     with open_dict(node):
-        node.pop("lr")
+        for training_option in ("lr", "min_steps"):
+            node.pop(training_option)
     vlm = make(node, vision=vision, seed=composed.seed)
     tuning = composed.tuning
     adapt(
@@ -115,6 +116,15 @@ def weights_to_start_from(config: schema.Config, default: RunFolder | None) -> R
     if config.stage.init_from is None:
         return default
     return None if config.stage.init_from == "base" else find_run(config.stage.init_from, "stage.init_from")
+
+
+def training_length(composed: DictConfig, images: int) -> tuple[int, int]:
+    """Epochs and optimiser steps on so many training images: what the stage says, or more where the weights need it."""
+    steps_an_epoch = -(-images // (composed.stage.batch_size * composed.trainer.accumulate)) if images else 0
+    epochs = composed.stage.epochs
+    if epochs and steps_an_epoch * epochs < composed.model.min_steps:
+        epochs = -(-composed.model.min_steps // steps_an_epoch)
+    return epochs, epochs * steps_an_epoch
 
 
 def build_stage(composed: DictConfig, stage: type[StageModule] | str, vlm: VLM, *, steps: int, repeats: int, **options: Any) -> StageModule:
@@ -149,7 +159,7 @@ def build_data(
     )  # fmt: skip
 
 
-def build_trainer(composed: DictConfig, folder: RunFolder) -> L.Trainer:
+def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0) -> L.Trainer:
     """Lightning's trainer with the project's checkpoints."""
     from lightning.pytorch.callbacks import RichProgressBar
 
@@ -159,7 +169,7 @@ def build_trainer(composed: DictConfig, folder: RunFolder) -> L.Trainer:
         callbacks.append(RichProgressBar())
     return L.Trainer(
         accelerator=options.accelerator, devices=options.devices, strategy=composed.strategy.name, precision=options.precision,
-        max_epochs=composed.stage.epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
+        max_epochs=epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
         logger=build_logger(composed, folder), callbacks=callbacks, plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,

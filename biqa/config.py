@@ -148,6 +148,8 @@ class Model:
     _target_: str = MISSING
     lr: float = MISSING
     """Peak learning rate that suits full tuning of these weights."""
+    min_steps: int = 0
+    """Optimiser steps that these weights need at least: on a small data set the epochs are more than the stage says. 0: as the stage says."""
 
 
 @dataclass
@@ -406,25 +408,24 @@ class Config:
         )
 
 
-SCHEMAS: dict[tuple[str | None, str], type] = {
-    (None, "schema"): Config,
-    ("data", "schema_synthetic"): SyntheticData,
-    ("data", "schema_livec"): LiveCData,
-    ("data", "schema_table"): TableData,
-    ("descriptions", "schema"): Descriptions,
-    ("descriptions", "schema_file"): FileDescriptions,
-    ("model", "schema_tiny"): TinyModel,
-    ("model", "schema_owl2"): Owl2Model,
-    ("tuning", "schema"): Tuning,
-    ("stage", "schema_perception"): PerceptionStage,
-    ("stage", "schema_inference"): InferenceStage,
-    ("stage", "schema_joint"): JointStage,
-    ("stage", "schema_zero_shot"): ZeroShotStage,
-    ("sampling", "schema"): Sampling,
-    ("evaluation", "schema"): Evaluation,
-    ("trainer", "schema"): TrainerOptions,
+SCHEMAS: dict[str, type] = {
+    "synthetic": SyntheticData,
+    "livec": LiveCData,
+    "table": TableData,
+    "descriptions": Descriptions,
+    "file": FileDescriptions,
+    "tiny": TinyModel,
+    "owl2": Owl2Model,
+    "tuning": Tuning,
+    "perception": PerceptionStage,
+    "inference": InferenceStage,
+    "joint": JointStage,
+    "zero_shot": ZeroShotStage,
+    "sampling": Sampling,
+    "evaluation": Evaluation,
+    "trainer": TrainerOptions,
 }
-"""(config group, name) -> schema: what the first line of each YAML's defaults list refers to."""
+"""Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
 
 
 def variant(overrides: str) -> str:
@@ -444,5 +445,6 @@ def register() -> None:
 
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     store = ConfigStore.instance()
-    for (group, name), node in SCHEMAS.items():
-        store.store(group=group, name=name, node=node, provider="biqa")
+    store.store(name="run", node=Config, provider="biqa")
+    for name, node in SCHEMAS.items():
+        store.store(group="schema", name=name, node=node, provider="biqa")

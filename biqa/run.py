@@ -93,7 +93,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
     import lightning as L
 
-    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, quiet, weights_to_start_from
+    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, quiet, training_length, weights_to_start_from
     from biqa.evaluation.answers import answers_frame, write_answers
     from biqa.models.adapters import learning_summary, save_weights
     from biqa.stages.checkpoints import newest_checkpoint
@@ -114,12 +114,12 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     else:
         with seconds.phase("describe"):
             train, val, test = described_items(config, composed, folder, stage_one, images)
-    steps = config.stage.epochs * -(-len(train) // (config.stage.batch_size * config.trainer.accumulate))
+    epochs, steps = training_length(composed, len(train))
     stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
     data = build_data(composed, stage, train=train, val=val, predict=test)
-    trainer = build_trainer(composed, folder)
-    if config.stage.epochs:
-        print(learning_summary(vlm))
+    trainer = build_trainer(composed, folder, epochs)
+    if epochs:
+        print(f"{learning_summary(vlm)}, {epochs} epochs, {steps} steps")
         with seconds.phase("fit"):
             trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
         save_weights(vlm, folder.path)
