@@ -31,10 +31,14 @@ ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
 
 OTHERS_WARNINGS = (
     "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
+    "The variance of predictions or target is close to zero",  # an untrained model gives every image one score; the metric says NaN
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6.6 against torch 2.13
     "The number of training batches .* is smaller than the logging interval",  # a short run on small data
     "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
 )
+
+VALIDATIONS = 8
+"""About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
 
 
 def make(node: DictConfig, **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
@@ -171,6 +175,7 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0) -> L
         accelerator=options.accelerator, devices=options.devices, strategy=composed.strategy.name, precision=options.precision,
         max_epochs=epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
         logger=build_logger(composed, folder), callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
