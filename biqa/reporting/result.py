@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -141,11 +142,18 @@ def git_commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """What the run ran on: cpu (name), cores, memory_gb, and gpus (names; asked of torch only where the run has loaded it)."""
+    """What the run ran on: cpu (name), cores, memory_gb, peak_memory_gb (the most this process has held so far, in a sweep its earlier runs included;
+    Linux counts it in kB), and gpus (names; asked of torch only where the run has loaded it)."""
     torch = sys.modules.get("torch")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if torch else []
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "memory_gb": round(memory / 2**30, 1) or None, "gpus": gpus}
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1) or None,
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "gpus": gpus,
+    }
 
 
 def render_result(result: Mapping[str, Any]) -> Group:
@@ -165,7 +173,21 @@ def render_result(result: Mapping[str, Any]) -> Group:
     stand_ins = [name for name in datasets if result["data"][name]["stand_in"]]
     if stand_ins:
         notes.append(f"STAND-IN: the labels of {', '.join(stand_ins)} are not human opinions of these very images.")
+    notes += [
+        f"{len(data['skipped'])} images of {name} were left out: {', '.join(data['skipped'][:3])}{' ...' if len(data['skipped']) > 3 else ''}"
+        for name, data in result["data"].items()
+        if data.get("skipped")
+    ]
+    notes.append(_cost(result))
     return Group(title, table, *(Text(note) for note in notes))
+
+
+def _cost(result: Mapping[str, Any]) -> str:
+    """Seconds by phase and the memory that the process has held."""
+    seconds = result["seconds"]
+    phases = ", ".join(f"{phase} {spent:.0f}" for phase, spent in seconds.items())
+    peak = result["hardware"].get("peak_memory_gb")
+    return f"Seconds: {phases}; {sum(seconds.values()):.0f} in all." + (f" Peak memory {peak:.1f} GB." if peak else "")
 
 
 def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
