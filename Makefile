@@ -10,7 +10,7 @@ ARGS ?=
 TABLE := experiments/main_table
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test bench reproduce-table clean
+.PHONY: help install check test reproduce-table clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18

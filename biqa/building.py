@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import lightning as L
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.utils import get_object
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.data.images import check_images
@@ -22,12 +24,12 @@ from biqa.data.targets import Description
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt, load_weights
 from biqa.models.vlm import VLM
-from biqa.runs import RunFolder, find_run
+from biqa.runs import RunFolder, different, find_run, plain
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
 
 ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
-"""What a config may instantiate. `instantiate` runs whatever `_target_` names, and configs travel between people."""
+"""Where what a config names must be defined: a name is run as it stands, and configs travel between people."""
 
 OTHERS_WARNINGS = (
     "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
@@ -41,16 +43,30 @@ VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
 
 
-def make(node: DictConfig, **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
-    """Instantiate what a config node names, with its values and the given ones as named arguments.
+def make(node: DictConfig, without: Sequence[str] = (), **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
+    """Call what a config node names, with its values (but those of `without`) and the given ones as named arguments.
+
+    Not Hydra's `instantiate`: that runs the `_target_` of every nested value too, and wraps what goes wrong in an error of its own.
 
     Raises:
         IncompatibleChoice: `_target_` is outside the allowlist.
     """
-    target = str(node._target_)
-    if not target.startswith(ALLOWED_TARGETS):
-        raise IncompatibleChoice(f"_target_={target} is refused: a config may only name classes of {' or '.join(ALLOWED_TARGETS)}.")
-    return instantiate(node, _convert_="all", **given)
+    values = plain(OmegaConf.to_container(node, resolve=True))
+    target = allowed(str(values.pop("_target_")))
+    return target(**{name: value for name, value in values.items() if name not in without}, **given)
+
+
+def allowed(target: str) -> Any:  # noqa: ANN401 (a class or a function)
+    """What a `_target_` names, where it is defined in the allowlist; `biqa.building.os.system` is not.
+
+    Raises:
+        IncompatibleChoice: it is not.
+    """
+    found = get_object(target) if target.startswith(ALLOWED_TARGETS) else None
+    if not str(getattr(found, "__module__", "")).startswith(ALLOWED_TARGETS):
+        names = " or ".join(prefix.removesuffix(".") for prefix in ALLOWED_TARGETS)
+        raise IncompatibleChoice(f"_target_={target} is refused: a config may only name what {names} defines.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -101,18 +117,29 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
         vision: False builds the decoder alone.
         weights: finished run to start from; None: the base weights.
     """
-    node = OmegaConf.create(composed.model)
-    with open_dict(node):
-        for training_option in ("lr", "min_steps"):
-            node.pop(training_option)
-    vlm = make(node, vision=vision, seed=composed.seed)
+    vlm = make(composed.model, without=("lr", "min_steps"), vision=vision, seed=composed.seed)
     tuning = composed.tuning
     adapt(
         vlm, kind=tuning.kind, rank=tuning.rank, alpha=tuning.alpha, dropout=tuning.dropout, targets=tuning.targets, freeze=tuning.freeze
     )  # fmt: skip
     if weights is not None:
+        if tuning.kind == "lora":
+            refuse_other_base(weights, composed)
         load_weights(vlm, weights.path)
     return vlm
+
+
+def refuse_other_base(weights: RunFolder, composed: DictConfig) -> None:
+    """An adapter says nothing without the weights that it was learnt on, and those of a model from random weights are drawn by the seed.
+
+    Raises:
+        IncompatibleChoice: the run has another model or seed.
+    """
+    differences = different(weights.read_config(), plain(OmegaConf.to_container(composed, resolve=True)), ("model.", "seed"))
+    if differences:
+        raise IncompatibleChoice(
+            f"{weights.path}: its adapter was learnt on other base weights:\n" + "\n".join(differences) + "\nUse the same options, or tuning=full."
+        )
 
 
 def weights_to_start_from(config: schema.Config, default: RunFolder | None) -> RunFolder | None:
@@ -131,7 +158,7 @@ def training_length(composed: DictConfig, images: int) -> tuple[int, int]:
     return epochs, epochs * steps_an_epoch
 
 
-def build_stage(composed: DictConfig, stage: type[StageModule] | str, vlm: VLM, *, steps: int, repeats: int, **options: Any) -> StageModule:
+def build_stage(composed: DictConfig, stage: str, vlm: VLM, *, steps: int, repeats: int, **options: Any) -> StageModule:  # noqa: ANN401
     """A LightningModule around a model.
 
     Args:
@@ -143,8 +170,8 @@ def build_stage(composed: DictConfig, stage: type[StageModule] | str, vlm: VLM, 
         options: what this stage takes beyond the others.
     """
     tuning, sampling = composed.tuning, composed.sampling
-    return instantiate(
-        {"_target_": stage, "_convert_": "all"}, vlm,
+    return allowed(stage)(
+        vlm,
         lr=tuning.lr, weight_decay=tuning.weight_decay, warmup=tuning.warmup, total_steps=steps,
         repeats=repeats, temperature=sampling.temperature, top_p=sampling.top_p, max_new_tokens=sampling.max_new_tokens,
         seed=composed.seed, **options,
@@ -163,22 +190,31 @@ def build_data(
     )  # fmt: skip
 
 
-def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0) -> L.Trainer:
-    """Lightning's trainer with the project's checkpoints."""
+def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, logs: bool = True) -> L.Trainer:
+    """Lightning's trainer with the project's checkpoints. With `logs` off, as for a stage 1 that only describes, it writes nothing by itself.
+
+    Raises:
+        IncompatibleChoice: this machine has not what the options ask for, or they do not go together.
+    """
     from lightning.pytorch.callbacks import RichProgressBar
 
     options = composed.trainer
     callbacks: list[L.Callback] = [Checkpoints(folder.checkpoints, options.checkpoint_steps)]
     if options.progress:
         callbacks.append(RichProgressBar())
-    return L.Trainer(
+    settings: dict[str, Any] = dict(
         accelerator=options.accelerator, devices=options.devices, strategy=composed.strategy.name, precision=options.precision,
         max_epochs=epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
-        logger=build_logger(composed, folder), callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        logger=build_logger(composed, folder) if logs else False, callbacks=callbacks, plugins=[AtomicCheckpointIO()],
         check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
+    try:
+        return L.Trainer(**settings)
+    except (MisconfigurationException, ValueError) as error:
+        chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision"))
+        raise IncompatibleChoice(f"{chosen} strategy={composed.strategy.name} will not do here: {error}") from error
 
 
 def quiet() -> None:
@@ -207,15 +243,13 @@ def wandb_reachable(timeout: float = 2.0) -> bool:
     """
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
-    has_key = "WANDB_API_KEY" in os.environ or any(
-        "api.wandb.ai" in file.read_text() for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()
-    )
-    if not has_key:
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    host = server.hostname or ""
+    key_files = [file for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()]
+    if "WANDB_API_KEY" not in os.environ and not any(host in file.read_text() for file in key_files):
         return False
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    name, _, port = host.partition(":")
     try:
-        socket.create_connection((name, int(port or 443)), timeout=timeout).close()
+        socket.create_connection((host, server.port or (80 if server.scheme == "http" else 443)), timeout=timeout).close()
     except OSError:
         return False
     return True

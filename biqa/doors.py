@@ -12,13 +12,20 @@ Anything else that goes wrong is a defect and keeps its stack trace, exit code 1
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from hydra.errors import HydraException
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from biqa.errors import UserError
 
@@ -35,7 +42,7 @@ def user_errors(task: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a task below `hydra.main`: prints a UserError, an option without a value or a reference that leads nowhere, and exits with code 2.
 
     It has to stand inside `hydra.main`, which would print "Error executing job with overrides" and a shortened stack trace. In a sweep the first job
-    with such an error ends the sweep.
+    with such an error ends the sweep. Ctrl-C ends with the shell's exit code for it.
     """
 
     @functools.wraps(task)
@@ -44,6 +51,9 @@ def user_errors(task: Callable[P, R]) -> Callable[P, R]:
             return task(*args, **kwargs)
         except (UserError, MissingMandatoryValue, InterpolationResolutionError) as error:
             raise SystemExit(_refuse(error)) from error
+        except KeyboardInterrupt:
+            print("Stopped by SIGINT.", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
         except Exception:
             # Hydra would keep it until the last job of a sweep has run, and lose it when another one exits before that
             traceback.print_exc()
@@ -71,7 +81,16 @@ def open_door(main: Callable[[], Any]) -> None:
 
 
 def _refuse(error: Exception) -> int:
-    """Print an error, with the reason below it where OmegaConf gives one; the exit code."""
-    reason = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    print(f"{error}{reason}", file=sys.stderr)
+    """Print an error in words for somebody who does not know Hydra; the exit code."""
+    print(_text(error), file=sys.stderr)
     return EXIT_CODE
+
+
+def _text(error: Exception) -> str:
+    reason = error.__cause__
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return f"{error.full_key} has no value. Set it: {error.full_key}=VALUE"
+    if isinstance(reason, ConfigAttributeError | ConfigKeyError) and reason.parent_node is not None:
+        known = ", ".join(str(key) for key in reason.parent_node)
+        return f"There is no option {reason.full_key}. What there is beside it: {known}."
+    return f"{error}\n{reason.msg}" if isinstance(reason, OmegaConfBaseException) else str(error)

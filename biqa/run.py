@@ -6,6 +6,7 @@ python -m biqa.run --help
 """
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -82,11 +83,34 @@ def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str])
     if folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite):
         console.print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
     else:
-        train_and_measure(config, composed, choices, folder)
+        with stoppable(folder):
+            train_and_measure(config, composed, choices, folder)
     result = read_result(folder.result)
     console.print(render_result(result))
     first = next(iter(result["metrics"].values()))
     return first["srcc"]["value"] if "srcc" in first else None
+
+
+@contextmanager
+def stoppable(folder: RunFolder) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end in a sentence that says how to go on, and in the shell's exit code for that signal (130, 143)."""
+    from biqa.stages.checkpoints import NAME, Stopped, newest_checkpoint
+
+    before = folder.config.stat().st_mtime_ns if folder.config.is_file() else None
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        newest = newest_checkpoint(folder.checkpoints)
+        step = NAME.fullmatch(newest.name) if newest else None
+        if not folder.config.is_file() or folder.config.stat().st_mtime_ns == before:
+            where = " before the run began: nothing is written. The same command starts it."
+        elif step is None:
+            where = f" before the first checkpoint of {folder.path}. The same command with ckpt=last goes on."
+        else:
+            where = f" after step {int(step[1])}; a checkpoint is in {folder.checkpoints}. The same command with ckpt=last goes on."
+        print(f"Stopped by {signal.Signals(number).name}{where}", file=sys.stderr)
+        raise SystemExit(128 + number) from None
 
 
 def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
@@ -103,11 +127,14 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     L.seed_everything(config.seed, workers=True, verbose=False)
     stage_one = stage_one_of(config, composed, choices)
     weights = weights_to_start_from(config, default=stage_one)
+    with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
+        vlm = build_model(composed, vision=stage_one is None, weights=weights)
+        build_trainer(composed, folder, logs=False)
     with seconds.phase("data"):
         images = load_images(composed)
-    with seconds.phase("build"):
-        vlm = build_model(composed, vision=stage_one is None, weights=weights)
-    folder.start(plain(OmegaConf.to_container(composed)))
+    if images.skipped:
+        print(f"{len(images.skipped)} unusable images are left out (listed in result.json), first: {images.skipped[0]}")
+    folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
 
     if stage_one is None:
         train, val, test = images.items("train"), images.items("val"), images.items("test")
@@ -136,7 +163,7 @@ def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[s
     if not isinstance(config.stage, schema.InferenceStage):
         return None
     if config.stage.perception is not None:
-        return find_run(config.stage.perception, "stage.perception")
+        return find_run(config.stage.perception, "stage.perception", stage_class=STAGE_ONE)
     return find_stage_one(plain(OmegaConf.to_container(composed)), choices, STAGE_ONE)
 
 
@@ -179,7 +206,7 @@ def describe(composed: DictConfig, folder: RunFolder, stage_one: RunFolder, imag
     if not file.is_file():
         vlm = build_model(composed, vision=True, weights=stage_one)
         stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
-        rows = rows_of(build_trainer(composed, folder).predict(stage, build_data(composed, stage, predict=images.items(split))))
+        rows = rows_of(build_trainer(composed, folder, logs=False).predict(stage, build_data(composed, stage, predict=images.items(split))))
         folder.descriptions.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
         file.with_suffix(".tmp").replace(file)

@@ -60,7 +60,7 @@ class RunFolder:
         return plain(OmegaConf.to_container(OmegaConf.load(self.config), resolve=False))
 
     def open(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> bool:
-        """Check that this run may use the folder, and clear it with `overwrite`.
+        """Check that this run may use the folder. Nothing changes yet: `start` is what clears it with `overwrite`.
 
         Returns:
             True when the run is finished already: there is nothing to do.
@@ -73,7 +73,6 @@ class RunFolder:
         if not self.config.is_file():
             raise RunExists(f"{self.path} is there already and is no run folder (it has no config.yaml). Choose another name= or runs=.")
         if overwrite:
-            shutil.rmtree(self.path)
             return False
         differences = different(self.read_config(), config)
         if differences:
@@ -86,8 +85,10 @@ class RunFolder:
             raise RunExists(f"{self.path} holds an unfinished run of this config: add ckpt=last to go on with it, or overwrite=true to start again.")
         return self.finished
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Make the folder and write the config into it."""
+    def start(self, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Make the folder (with `overwrite` anew, once `open` has agreed) and write the config into it."""
+        if overwrite:
+            shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.config.with_suffix(".tmp")
         OmegaConf.save(OmegaConf.create(dict(config)), temporary)
@@ -118,17 +119,25 @@ def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[s
     return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in names if a.get(name) != b.get(name)]
 
 
-def find_run(path: str | Path, needed_for: str) -> RunFolder:
+def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) -> RunFolder:
     """The finished run in a folder that the user named.
 
+    Args:
+        path: the folder.
+        needed_for: the option that names it, for the message.
+        stage_class: `_target_` of the stage that it must be a run of; None: any.
+
     Raises:
-        RunNotFound: no such folder, no run in it, or not finished.
+        RunNotFound: no such folder, no run in it, not finished, or a run of another stage.
     """
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
         raise RunNotFound(f"{needed_for}={path}: no run there (a run folder has a config.yaml).")
     if not folder.finished:
         raise RunNotFound(f"{needed_for}={path}: that run is not finished (it has no result.json). Finish it with ckpt=last first.")
+    found = folder.read_config()["stage"]["_target_"]
+    if stage_class not in (None, found):
+        raise RunNotFound(f"{needed_for}={path}: that is a run of {found}, a run of {stage_class} is needed.")
     return folder
 
 

@@ -18,7 +18,7 @@ def tiny() -> Callable[..., object]:
     from biqa.models.tiny import build_tiny
 
     def build(**options: object) -> object:
-        small = {"hidden": 32, "layers": 2, "heads": 2, "tower_hidden": 32, "tower_layers": 1, "grid": 12, "patch": 2, "vocabulary": 2048}
+        small = {"hidden": 32, "layers": 2, "heads": 2, "tower_hidden": 32, "tower_layers": 1, "grid": 3, "vocabulary": 2048}
         return build_tiny(**(small | {"attention": "sdpa", "vision": True, "seed": 0} | options)).eval()  # pyright: ignore[reportArgumentType]
 
     return build

@@ -60,10 +60,13 @@ def test_an_unfinished_run_wants_ckpt_last(tmp_path):
     assert folder.open(config(ckpt="last"), resume=True, overwrite=False) is False
 
 
-def test_overwrite_clears_the_folder(tmp_path):
+def test_overwrite_clears_the_folder_when_the_new_run_starts(tmp_path):
     folder = made(tmp_path / "a", config())
     assert folder.open(config(stage__epochs=3), resume=False, overwrite=True) is False
-    assert not folder.path.exists()
+    assert folder.finished  # data and model of the new run may yet be refused
+    folder.start(config(stage__epochs=3), overwrite=True)
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert folder.read_config()["stage"]["epochs"] == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -1,7 +1,9 @@
 """`model=tiny`: transformers' own LLaVA class, small, from random weights; trains on a CPU in minutes (METHOD.md section 8).
 
-What lets something this small see quality at all is its front end: the image enters the CLIP tower not as pixels but as log-magnitudes of its
-8x8 block DCT, 64 luma and 6 + 6 chroma coefficients a block, as `num_channels` of the same tower. Raw 12x12 pixel patches learnt nothing (SRCC 0.14).
+What lets something this small see quality at all is its front end: the image enters the CLIP tower not as pixels but as statistics of the
+log-magnitudes of its 8x8 block DCT (64 luma and 6 + 6 chroma coefficients a block), as `num_channels` of the same tower. Raw 12x12 pixel patches
+learnt nothing (SRCC 0.14). The spread over the blocks of a cell stands beside their mean, because a linear patch embedding cannot compute it: gradient-
+boosted trees on the validation split reach SRCC 0.77 from the means alone and 0.87 with the spread.
 """
 
 from collections.abc import Iterable
@@ -23,7 +25,11 @@ from biqa.models.vlm import VLM, decoder_of
 
 BLOCK = 8
 CHROMA_COEFFICIENTS = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
-CHANNELS = BLOCK * BLOCK + 2 * len(CHROMA_COEFFICIENTS)
+COEFFICIENTS = BLOCK * BLOCK + 2 * len(CHROMA_COEFFICIENTS)
+STATISTICS = ("mean", "std", "lower", "upper")
+QUANTILE = 0.1
+"""`lower` and `upper` are this quantile and its mirror image."""
+CHANNELS = COEFFICIENTS * len(STATISTICS)
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
@@ -33,58 +39,69 @@ TEMPLATE = (
 
 
 class LogDctImageProcessor(BaseImageProcessor):
-    """RGB images of any size to block-DCT log-magnitudes, `pixel_values` of shape [images, 76, grid, grid].
+    """RGB images of any size to block-DCT statistics, `pixel_values` of shape [images, 304, grid, grid].
 
-    Every 8x8 block of the image at its native resolution is transformed (nothing is resized: that would destroy the traces of compression and
-    noise); where the image has more than `grid` blocks a side, the log-magnitudes of neighbouring blocks are averaged down to the grid.
+    Every 8x8 block of the image is transformed at its native resolution: nothing is resized, which would destroy the traces of compression and noise.
 
     Args:
-        grid: blocks a side that the tower sees. A 96-pixel crop has 12.
+        grid: cells a side that the image is divided into. A cell of a 96-pixel crop has 4 x 4 blocks with a grid of 3.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own attribute)
 
-    def __init__(self, grid: int = 12, **kwargs: object) -> None:
+    def __init__(self, grid: int = 3, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.grid = grid
 
     def preprocess(self, images: Image.Image | list[Image.Image], return_tensors: str | None = None, **_: object) -> BatchFeature:
         """Transform one or several PIL images; values are about zero mean and unit scale."""
         several = images if isinstance(images, list) else [images]
-        return BatchFeature(
-            {"pixel_values": [log_dct(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors
-        )
+        return BatchFeature({"pixel_values": [dct_statistics(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors)
 
 
-def log_dct(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
-    """Log-magnitudes of the 8x8 block DCT, averaged to `grid` x `grid`.
+def dct_statistics(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
+    """Mean, standard deviation and outer deciles of block-DCT log-magnitudes in each cell of the image.
 
     Args:
         ycbcr: shape [height, width, 3], at least one block in each direction (smaller images are padded by their edge).
-        grid: cells a side of the result.
+        grid: cells a side; neighbouring cells share a row of blocks where the blocks do not divide evenly.
 
     Returns:
-        Shape [76, grid, grid]: 64 luma coefficients in row order, then 6 of Cb and 6 of Cr; `log(1 + |c|)`, shifted and scaled by constants.
+        Shape [304, grid, grid]: the four statistics in turn, each of 76 coefficients, shifted and scaled by constants.
+    """
+    blocks = log_dct(ycbcr)
+    rows, columns = (_spans(size, grid) for size in blocks.shape[:2])
+    cells = [[_statistics(blocks[row, column].reshape(-1, COEFFICIENTS)) for column in columns] for row in rows]
+    return np.array(cells, dtype=np.float32).transpose(2, 0, 1)
+
+
+def log_dct(ycbcr: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`log(1 + |c|)` of the orthonormal DCT of every 8x8 block: [height, width, 3] -> [rows, columns, 76].
+
+    The last axis: 64 luma coefficients row by row, then 6 low ones of Cb and 6 of Cr.
     """
     height, width = (max(size // BLOCK, 1) * BLOCK for size in ycbcr.shape[:2])
     padding = [(0, max(height - ycbcr.shape[0], 0)), (0, max(width - ycbcr.shape[1], 0)), (0, 0)]
     image = np.pad(ycbcr, padding, mode="edge")[:height, :width].astype(np.float32) - 128.0
     blocks = image.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3).transpose(4, 0, 2, 1, 3)  # [3, rows, columns, 8, 8]
-    rows, columns = zip(*CHROMA_COEFFICIENTS, strict=True)
-    luma = dctn(blocks[0], axes=(-2, -1), norm="ortho").reshape(*blocks.shape[1:3], -1)
-    chroma = dctn(blocks[1:], axes=(-2, -1), norm="ortho")[..., rows, columns].transpose(1, 2, 0, 3).reshape(*blocks.shape[1:3], -1)
-    magnitudes = np.log1p(np.abs(np.concatenate([luma, chroma], axis=-1)))
-    pooled = _pool(_pool(magnitudes, grid, axis=0), grid, axis=1)
-    return ((pooled - 2.0) / 1.5).astype(np.float32).transpose(2, 0, 1)
+    vertical, horizontal = zip(*CHROMA_COEFFICIENTS, strict=True)
+    coefficients = dctn(blocks, axes=(-2, -1), norm="ortho")
+    luma = coefficients[0].reshape(*blocks.shape[1:3], -1)
+    chroma = coefficients[1:, ..., vertical, horizontal].transpose(1, 2, 0, 3).reshape(*blocks.shape[1:3], -1)
+    return np.log1p(np.abs(np.concatenate([luma, chroma], axis=-1)))
 
 
-def _pool(values: NDArray[np.float32], cells: int, axis: int) -> NDArray[np.float32]:
-    """Adaptive average pooling along one axis: cell i covers [floor(i n / cells), ceil((i + 1) n / cells))."""
-    size = values.shape[axis]
-    if size == cells:
-        return values
-    spans = [range(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)]
-    return np.stack([values.take(span, axis=axis).mean(axis=axis) for span in spans], axis=axis)
+def _spans(size: int, cells: int) -> list[slice]:
+    """Adaptive pooling: cell i covers [floor(i n / cells), ceil((i + 1) n / cells))."""
+    return [slice(i * size // cells, -(-(i + 1) * size // cells)) for i in range(cells)]
+
+
+def _statistics(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Statistics over the blocks of one cell: [blocks, 76] -> [304]. Quantiles by the nearest rank, so that one block is enough."""
+    ordered = np.sort(values, axis=0)
+    outer = round(QUANTILE * (len(values) - 1))
+    shifted = [(statistic - 2.0) / 1.5 for statistic in (values.mean(0), ordered[outer], ordered[-1 - outer])]
+    return np.concatenate([shifted[0], (values.std(0) - 0.5) / 0.4, *shifted[1:]])
 
 
 @lru_cache(maxsize=4)
@@ -119,7 +136,6 @@ def build_tiny(  # noqa: D417
     tower_hidden: int,
     tower_layers: int,
     grid: int,
-    patch: int,
     vocabulary: int,
     attention: str,
     vision: bool,
@@ -130,7 +146,7 @@ def build_tiny(  # noqa: D417
     Args:
         hidden: width of the decoder; `layers` and `heads` its depth and attention heads.
         tower_hidden: width of the tower; `tower_layers` its depth.
-        grid: 8x8 blocks a side that the tower sees; `patch` blocks a side make one visual token.
+        grid: cells a side that the image is divided into: grid x grid visual tokens.
         vocabulary: at most so many tokens.
         attention: attention implementation of transformers ("sdpa", "eager").
         vision: False builds the decoder alone: what quality inference runs on.
@@ -147,14 +163,14 @@ def build_tiny(  # noqa: D417
     processor = LlavaProcessor(
         LogDctImageProcessor(grid),
         tokenizer,
-        patch_size=patch,
+        patch_size=1,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
     tower = CLIPVisionConfig(
         hidden_size=tower_hidden, intermediate_size=2 * tower_hidden, num_hidden_layers=tower_layers, num_attention_heads=heads,
-        num_channels=CHANNELS, image_size=grid, patch_size=patch,
+        num_channels=CHANNELS, image_size=grid, patch_size=1,
     )  # fmt: skip
     decoder = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
@@ -169,5 +185,5 @@ def build_tiny(  # noqa: D417
         torch.manual_seed(seed)
         backbone = LlavaForConditionalGeneration(config)
         # CLIP's own start (std 0.02 / width) is made for pretraining at scale; the patch embedding of a shallow tower wants unit-scale outputs
-        torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=(patch**2 * CHANNELS) ** -0.5)
+        torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=CHANNELS**-0.5)
     return VLM(backbone if vision else decoder_of(backbone, LLAVA), processor, LLAVA, vision=vision)

@@ -16,7 +16,15 @@ NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
 class Stopped(Exception):
-    """The user stopped the run (Ctrl-C, SIGTERM); a checkpoint is on disk."""
+    """The user stopped the run (Ctrl-C, SIGTERM); what was done so far is on disk.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning stages a checkpoint in $TMPDIR and moves it: on another file system a kill in mid-move destroys the old file and the new one.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401 (Lightning's method)
         """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +61,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 class Checkpoints(L.Callback):
-    """Save every `every` steps, at the end of every epoch and when the user stops; keep the newest two.
+    """Save every `every` steps, at the end of every epoch and when the user stops; keep the newest two. Answering images stops after a batch.
 
     The states of the random number generators travel with the checkpoint, so that a resumed run draws what the uninterrupted one would have.
 
@@ -73,6 +81,26 @@ class Checkpoints(L.Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self.handlers[number] = signal.signal(number, self._note)
 
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the signals: they end the run after the batch in progress."""
+        self.on_fit_start(trainer, pl_module)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's hook)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop when a signal has come."""
+        self._stop_if_asked()
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
         self._give_back()
@@ -81,7 +109,14 @@ class Checkpoints(L.Callback):
         """Give the signals back."""
         self._give_back()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's hook)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
         """Save every `every` steps and when a signal has come. The last batch of an epoch is left to the end of the epoch."""
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -116,7 +151,7 @@ class Checkpoints(L.Callback):
 
     def _stop_if_asked(self) -> None:
         if self.stop_signal is not None:
-            raise Stopped(signal.Signals(self.stop_signal).name)
+            raise Stopped(self.stop_signal)
 
     def _give_back(self) -> None:
         for number, handler in self.handlers.items():
