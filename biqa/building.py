@@ -197,6 +197,7 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
         IncompatibleChoice: this machine has not what the options ask for, or they do not go together.
     """
     from lightning.pytorch.callbacks import RichProgressBar
+    from lightning.pytorch.strategies import SingleDeviceStrategy
 
     options = composed.trainer
     callbacks: list[L.Callback] = [Checkpoints(folder.checkpoints, options.checkpoint_steps)]
@@ -210,11 +211,14 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
+    chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision")) + f" strategy={composed.strategy.name}"
     try:
-        return L.Trainer(**settings)
+        trainer = L.Trainer(**settings)
     except (MisconfigurationException, ValueError) as error:
-        chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision"))
-        raise IncompatibleChoice(f"{chosen} strategy={composed.strategy.name} will not do here: {error}") from error
+        raise IncompatibleChoice(f"{chosen} will not do on this machine: {error}") from error
+    if not isinstance(trainer.strategy, SingleDeviceStrategy):
+        raise IncompatibleChoice(f"{chosen} asks for several processes: this release trains in one. Choose trainer.devices=1 strategy=auto.")
+    return trainer
 
 
 def quiet() -> None:

@@ -5,7 +5,7 @@ conf/ holds the values, one file a choice. Nothing below the doors sees these cl
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +333,7 @@ class Sampling:
                 (self.repeats < 0, f"sampling.repeats={self.repeats}: choose 2 or more, or 0 for accuracy alone."),
                 (
                     self.repeats == 1,
-                    "sampling.repeats=1: one answer cannot disagree with itself, so it has no instability. Choose 2 or more, or 0 for accuracy alone.",
+                    "sampling.repeats=1: one answer cannot disagree with itself: it has no instability. Choose 2 or more, or 0 for accuracy alone.",
                 ),
                 (
                     self.repeats > 0 and self.temperature <= 0,
@@ -450,6 +450,12 @@ SCHEMAS: dict[str, type] = {
     "trainer": TrainerOptions,
 }
 """Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
+
+
+def unknown_options(config: Config) -> list[str]:
+    """Dotted names of options that no schema knows, as `+stage.epoch=3` makes them."""
+    groups = [("", config), *((f"{name}.", value) for name, value in vars(config).items() if is_dataclass(value))]
+    return [f"{prefix}{name}" for prefix, group in groups for name in vars(group) if name not in {field.name for field in fields(group)}]
 
 
 def variant(overrides: str) -> str:

@@ -21,13 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.doors import open_door, user_errors
+from biqa.errors import IncompatibleChoice
 from biqa.runs import RunFolder, find_run, find_stage_one, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from biqa.building import Images
     from biqa.data.module import Item
+    from biqa.data.record import Split
     from biqa.stages.base import Row
 
 STAGE_NUMBERS = {"1": "perception", "2": "inference"}
@@ -51,13 +51,16 @@ class Seconds:
 def numbers_to_words(arguments: list[str]) -> list[str]:
     """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
 
-    Other numbers become quoted words, so that Hydra answers with its list of choices.
+    Other numbers, and null, become quoted words in every group, so that Hydra answers with its list of choices.
     """
 
     def words(match: re.Match[str]) -> str:
-        return "stage=" + ",".join(STAGE_NUMBERS.get(choice, f"'{choice}'" if choice.isdigit() else choice) for choice in match[1].split(","))
+        numbers = STAGE_NUMBERS if match[1] == "stage" else {}
+        choices = [numbers.get(choice, f"'{choice}'" if choice.isdigit() or choice == "null" else choice) for choice in match[2].split(",")]
+        return f"{match[1]}={','.join(choices)}"
 
-    return [re.sub(r"^stage=([\w,]+)$", words, argument) for argument in arguments]
+    groups = "|".join(path.name for path in Path(schema.config_directory()).iterdir() if path.is_dir())
+    return [re.sub(rf"^({groups})=([\w,]+)$", words, argument) for argument in arguments]
 
 
 @hydra.main(version_base="1.3", config_path=schema.config_directory(), config_name="config")
@@ -68,6 +71,8 @@ def main(composed: DictConfig) -> float | None:
     OmegaConf.set_readonly(composed, True)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema.Config)
+    if unknown := schema.unknown_options(config):
+        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --cfg job for those that there are.")
     choices = {group: str(choice) for group, choice in HydraConfig.get().runtime.choices.items() if "/" not in group}
     return run(config, composed, choices)
 
@@ -155,7 +160,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     write_answers(answers, folder.answers(images.card.name))
     with seconds.phase("evaluate"):
         metrics = measure(config, folder, images)
-    write(config, composed, choices, folder, images, metrics, seconds)
+    write(config, composed, choices, folder, images, metrics=metrics, seconds=seconds)
 
 
 def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
@@ -185,10 +190,10 @@ def described_items(
 
     assert isinstance(config.stage, schema.InferenceStage)
     source = config.stage.descriptions
-    asked = {"test": config.sampling.repeats, "val": 0, "train": config.stage.generated_per_image - 1}
+    asked: dict[Split, int] = {"test": config.sampling.repeats, "val": 0, "train": config.stage.generated_per_image - 1}
     if source == "target":
         del asked["train"]
-    written = {split: describe(composed, folder, stage_one, images, split, repeats) for split, repeats in asked.items()}
+    written = {split: describe(composed, folder, stage_one, images, split=split, repeats=repeats) for split, repeats in asked.items()}
     train = [] if source == "generated" else images.items("train")
     if source != "target":
         train += images.items("train", written["train"])
@@ -196,7 +201,9 @@ def described_items(
     return train, images.items("val", written["val"]), test
 
 
-def describe(composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images", split: Any, repeats: int) -> dict[str, list[str]]:  # noqa: ANN401
+def describe(
+    composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images", *, split: "Split", repeats: int
+) -> dict[str, list[str]]:
     """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
     import pandas as pd
 
@@ -233,6 +240,7 @@ def write(
     choices: Mapping[str, str],
     folder: RunFolder,
     images: "Images",
+    *,
     metrics: dict[str, Any],
     seconds: Seconds,
 ) -> None:

@@ -3,6 +3,7 @@
 runs/<name>/config.yaml  checkpoints/  model/ or adapter/  descriptions/  answers/<dataset>.parquet  logs/  result.json
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ class RunFolder:
         Raises:
             RunExists: the folder belongs to another config, to something else, or to an unfinished run and `resume` is off.
         """
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise RunExists(f"{self.path} cannot be made: {place} is no folder that you may write to. Choose another runs=.")
         if not self.path.exists() or not any(self.path.iterdir()):
             return False
         if not self.config.is_file():
@@ -95,7 +99,7 @@ class RunFolder:
         temporary.replace(self.config)
 
 
-def plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 (OmegaConf's own return type)
     """A container of OmegaConf as a dictionary with string keys."""
     assert isinstance(config, dict), f"a config is a mapping, got {type(config).__name__}"
     return {str(key): value for key, value in config.items()}
@@ -169,7 +173,7 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
     wanted = f"model={choices['model']} data={choices['data']} seed={config['seed']}"
     if not found:
         raise RunNotFound(
-            f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data and descriptions; none lies below {config['runs']}/. "
+            f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data and descriptions; none lies in {config['runs']}/. "
             f"Run it first: python -m biqa.run stage=1 {wanted} (and your other options), or name one: stage.perception=FOLDER."
         )
     raise RunNotFound(

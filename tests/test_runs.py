@@ -99,7 +99,7 @@ def test_stage_two_finds_its_stage_one(tmp_path):
 
 
 def test_no_stage_one_says_how_to_make_it(tmp_path):
-    with pytest.raises(RunNotFound, match="Run it first: python -m biqa.run stage=1 model=tiny data=synthetic seed=0"):
+    with pytest.raises(RunNotFound, match=r"Run it first: python -m biqa.run stage=1 model=tiny data=synthetic seed=0"):
         find_stage_one(config(tmp_path, stage=TWO), CHOICES, ONE)
 
 

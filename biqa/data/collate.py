@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -82,12 +81,3 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
         image={name: torch.cat([example.image[name] for example in examples]).float() for name in examples[0].image},
         examples=examples,
     )
-
-
-class Question(Protocol):
-    """A prompt that is ready for an answer (`biqa.models.vlm.Prompt`)."""
-
-    @property
-    def ids(self) -> Sequence[int]: ...
-    @property
-    def image(self) -> dict[str, Tensor]: ...

@@ -1,5 +1,6 @@
 """Items to batches: the LightningDataModule of every stage, with an order of the images that survives a kill."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +42,7 @@ class ShuffledBatches(Sampler[list[int]]):
         """Batches of this epoch to leave out: those a checkpoint has seen."""
 
     def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
+        return math.ceil(self.size / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -145,9 +146,12 @@ class DataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """Where in which epoch training stands; Lightning stores it in every checkpoint."""
-        loop = self.trainer.fit_loop  # pyright: ignore[reportOptionalMemberAccess]
-        done = loop.epoch_loop.batch_progress.current.processed % len(self.batches)
-        return {"epoch": loop.epoch_progress.current.processed if done == 0 else loop.epoch_progress.current.started - 1, "start": done}
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current  # Lightning's annotations leave out `processed` and `started`
+        batches: Any = loop.epoch_loop.batch_progress.current
+        done = batches.processed % len(self.batches)
+        return {"epoch": epochs.processed if done == 0 else epochs.started - 1, "start": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on there."""

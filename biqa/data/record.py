@@ -66,7 +66,9 @@ class DataSource(Protocol):
     """A reader: one class a data set, built from named arguments."""
 
     @property
-    def card(self) -> Card: ...
+    def card(self) -> Card:
+        """The facts of the data set."""
+        ...
 
     def records(self) -> list[Record]:
         """All records, each with its split. Raises a UserError that names the file and the row when something is wrong."""

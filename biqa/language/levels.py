@@ -71,4 +71,5 @@ def _tilt_to_mean(p: NDArray[np.float64], mean: float) -> NDArray[np.float64] | 
     def tilt(t: float) -> NDArray[np.float64]:
         return softmax(log_p + t * WEIGHTS)
 
-    return tilt(brentq(lambda t: tilt(t) @ WEIGHTS - mean, -1e4, 1e4, xtol=1e-12))
+    t = brentq(lambda t: tilt(t) @ WEIGHTS - mean, -1e4, 1e4, xtol=1e-12)
+    return tilt(float(t))  # pyright: ignore[reportArgumentType] (without full_output it is a number)

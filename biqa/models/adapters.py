@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -67,7 +68,8 @@ def save_weights(vlm: VLM, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     # the names of the running model, not those of checkpoints of years ago: what load_weights reads back without transformers' renaming
     disable_progress_bar()
-    vlm.backbone.save_pretrained(temporary, **({} if _is_adapted(vlm) else {"save_original_format": False}))
+    options: dict[str, Any] = {} if _is_adapted(vlm) else {"save_original_format": False}
+    vlm.backbone.save_pretrained(temporary, **options)
     if target.name == "model":
         vlm.processor.save_pretrained(temporary)
     shutil.rmtree(target, ignore_errors=True)
@@ -127,8 +129,9 @@ def _load_adapter(vlm: VLM, state: dict[str, Tensor], source: Path) -> None:
     except RuntimeError as error:
         raise IncompatibleChoice(f"{source}: the adapter does not fit this model. Use the tuning= options of that run. {error}") from error
     if result.unexpected_keys:
+        first = result.unexpected_keys[0]
         raise IncompatibleChoice(
-            f"{source}: the adapter has weights that this model has no place for, first {result.unexpected_keys[0]}. Use the tuning= options of that run."
+            f"{source}: the adapter has weights that this model has no place for, first {first}. Use the tuning= options of that run."
         )
 
 

@@ -70,7 +70,7 @@ def level_probabilities(vlm: VLM, prompts: Sequence[Prompt], stem: str) -> Tenso
     """Level distribution after each prompt and the stem, in one forward pass: [B, 5], rows sum to 1 (METHOD.md section 4)."""
     stem_ids = tuple(vlm.continuation(stem))
     ids, mask, image = left_padded([Prompt(prompt.ids + stem_ids, prompt.image) for prompt in prompts], vlm.pad_id, vlm.device)
-    return vlm.level_logits(vlm.hidden(ids, mask, **image)[:, -1]).softmax(-1)
+    return vlm.level_logits(vlm.hidden(ids, mask, image=image)[:, -1]).softmax(-1)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def sample(
     queries = uniform.shape[1] + 1
     ids, mask, image = left_padded(prompts, vlm.pad_id, vlm.device)
     cache = DynamicCache()
-    hidden = vlm.hidden(ids, mask, cache=cache, **image)[:, -1]
+    hidden = vlm.hidden(ids, mask, cache=cache, image=image)[:, -1]
     cache.batch_repeat_interleave(queries)
     hidden, mask = hidden.repeat_interleave(queries, 0), mask.repeat_interleave(queries, 0)
     greedy = (torch.arange(len(hidden), device=hidden.device) % queries) == 0

@@ -2,17 +2,17 @@
 
 What lets something this small see quality at all is its front end: the image enters the CLIP tower not as pixels but as statistics of the
 log-magnitudes of its 8x8 block DCT (64 luma and 6 + 6 chroma coefficients a block), as `num_channels` of the same tower. Raw 12x12 pixel patches
-learnt nothing (SRCC 0.14). The spread over the blocks of a cell stands beside their mean, because a linear patch embedding cannot compute it: gradient-
-boosted trees on the validation split reach SRCC 0.77 from the means alone and 0.87 with the spread.
+learnt nothing (SRCC 0.14). The spread over the blocks of a cell stands beside their mean, because a linear patch embedding cannot compute it:
+gradient-boosted trees on the validation split reach SRCC 0.77 from the means alone and 0.87 with the spread.
 """
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.fft import dctn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import BatchFeature, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
@@ -49,14 +49,15 @@ class LogDctImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own attribute)
 
-    def __init__(self, grid: int = 3, **kwargs: object) -> None:
+    def __init__(self, grid: int = 3, **kwargs: Any) -> None:  # noqa: ANN401 (transformers' own)
         super().__init__(**kwargs)
         self.grid = grid
 
-    def preprocess(self, images: Image.Image | list[Image.Image], return_tensors: str | None = None, **_: object) -> BatchFeature:
+    def preprocess(self, images: Any, *_: object, return_tensors: str | None = None, **__: object) -> Any:  # noqa: ANN401 (transformers' own)
         """Transform one or several PIL images; values are about zero mean and unit scale."""
         several = images if isinstance(images, list) else [images]
-        return BatchFeature({"pixel_values": [dct_statistics(np.asarray(image.convert("YCbCr")), self.grid) for image in several]}, tensor_type=return_tensors)
+        pixels = [dct_statistics(np.asarray(image.convert("YCbCr")), self.grid) for image in several]
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
 
 def dct_statistics(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
@@ -85,7 +86,7 @@ def log_dct(ycbcr: NDArray[np.uint8]) -> NDArray[np.float32]:
     image = np.pad(ycbcr, padding, mode="edge")[:height, :width].astype(np.float32) - 128.0
     blocks = image.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3).transpose(4, 0, 2, 1, 3)  # [3, rows, columns, 8, 8]
     vertical, horizontal = zip(*CHROMA_COEFFICIENTS, strict=True)
-    coefficients = dctn(blocks, axes=(-2, -1), norm="ortho")
+    coefficients: NDArray[np.float32] = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"))
     luma = coefficients[0].reshape(*blocks.shape[1:3], -1)
     chroma = coefficients[1:, ..., vertical, horizontal].transpose(1, 2, 0, 3).reshape(*blocks.shape[1:3], -1)
     return np.log1p(np.abs(np.concatenate([luma, chroma], axis=-1)))
@@ -128,7 +129,7 @@ def _wording() -> Iterable[str]:
         yield from (f" {prompts.verdict(level)}" for level in LEVELS)
 
 
-def build_tiny(  # noqa: D417
+def build_tiny(
     *,
     hidden: int,
     layers: int,
@@ -160,6 +161,7 @@ def build_tiny(  # noqa: D417
         eos_token="</s>",
         extra_special_tokens={"image_token": "<image>"},
     )
+    token_ids = tokenizer.get_vocab()
     processor = LlavaProcessor(
         LogDctImageProcessor(grid),
         tokenizer,
@@ -174,12 +176,10 @@ def build_tiny(  # noqa: D417
     )  # fmt: skip
     decoder = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=heads, max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
+        num_key_value_heads=heads, max_position_embeddings=1024, pad_token_id=token_ids["<pad>"], bos_token_id=token_ids["<s>"],
+        eos_token_id=token_ids["</s>"], tie_word_embeddings=False,
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=tower, text_config=decoder, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1
-    )
+    config = LlavaConfig(vision_config=tower, text_config=decoder, image_token_index=token_ids["<image>"], vision_feature_layer=-1)
     config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

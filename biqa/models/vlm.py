@@ -3,6 +3,7 @@
 Shapes: B prompts, L tokens, D decoder width, V vocabulary, S supervised or selected positions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,12 +93,12 @@ class VLM(nn.Module):
     # numbers
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Any:  # noqa: ANN401 (each family has a class of its own)
         """The transformers model itself, adapters inside."""
         get_base_model = getattr(self.backbone, "get_base_model", None)
         return self.backbone if get_base_model is None else get_base_model()
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, cache: Cache | None = None, **image: Tensor) -> Tensor:
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, cache: Cache | None = None, image: Mapping[str, Tensor] | None = None) -> Tensor:
         """Last hidden states, after the final norm.
 
         Args:
@@ -110,9 +111,8 @@ class VLM(nn.Module):
             [B, L, D]
         """
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        output = self.model.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None, **image
-        )
+        decoding = {"past_key_values": cache, "use_cache": cache is not None}
+        output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **(image or {}))
         return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class StageModule(L.LightningModule):
 
         Hidden states are gathered at supervised positions before the output head: the memory of the logits does not grow with the prompt.
         """
-        hidden = self.vlm.hidden(batch.input_ids, batch.attention_mask, **batch.image)
+        hidden = self.vlm.hidden(batch.input_ids, batch.attention_mask, image=batch.image)
         supervised = batch.labels != IGNORED
         loss = answer_loss(self.vlm.logits(hidden[supervised]), batch.labels[supervised])
         if batch.level_position[0] < 0:
@@ -102,7 +102,7 @@ class StageModule(L.LightningModule):
             self.correlations.update(self.validation_scores(batch, logits), batch.q)
 
     def validation_scores(self, batch: Batch, logits: Tensor) -> Tensor:
-        """Predicted score of each row in [0, 1], from the level logits [B, 5]."""
+        """Predicted score of each row in [0, 1], from the level logits [B, 5]. Only asked of stages whose answer has a level."""
         raise NotImplementedError
 
     def on_validation_epoch_end(self) -> None:

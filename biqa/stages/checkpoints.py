@@ -85,7 +85,7 @@ class Checkpoints(L.Callback):
         """Take over the signals: they end the run after the batch in progress."""
         self.on_fit_start(trainer, pl_module)
 
-    def on_predict_batch_end(
+    def on_predict_batch_end(  # noqa: PLR0917 (Lightning's hook)
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,

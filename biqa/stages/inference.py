@@ -1,7 +1,5 @@
 """Stage 2: description -> quality, from the text alone. The model is built without its vision tower."""
 
-from typing import Any
-
 import torch
 
 from biqa.data.collate import Encoded
@@ -22,7 +20,7 @@ class Inference(VerdictModule):
         """The description and the question as the prompt; stem and level as the answer."""
         return self.verdict(self.vlm.prompt(INFER.format(description=item.descriptions[0])), [], item.record)
 
-    def predict_step(self, batch: list[Item], *_: Any) -> list[Row]:
+    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
         """Score every description of each image; equal descriptions are scored once."""
         texts = [text for item in batch for text in item.descriptions]
         distinct = list(dict.fromkeys(texts))

@@ -1,7 +1,5 @@
 """One-stage tuning, the Q-Instruct way: image -> description and level in one answer. Zero-shot asks the same and trains nothing."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -33,7 +31,7 @@ class Joint(VerdictModule):
         assert answers.level_probabilities is not None
         return mean_score(answers.level_probabilities[:, 0])
 
-    def predict_step(self, batch: list[Item], *_: Any) -> list[Row]:
+    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
         """Answer each image 1 + N times: rows of the answers table."""
         prompts = [self.image_prompt(item, JOINT) for item in batch]
         numbers = self.random_numbers(batch)

@@ -1,10 +1,6 @@
 """Stage 1: image -> visual description."""
 
-from typing import Any
-
-from torch import Tensor
-
-from biqa.data.collate import Batch, Encoded
+from biqa.data.collate import Encoded
 from biqa.data.module import Item
 from biqa.language.prompts import DESCRIBE
 from biqa.models.sampling import sample
@@ -19,10 +15,7 @@ class Perception(StageModule):
         prompt = self.image_prompt(item, DESCRIBE)
         return Encoded(prompt.ids, [*self.vlm.continuation(f" {item.descriptions[0]}"), self.vlm.eos_id], prompt.image)
 
-    def validation_scores(self, batch: Batch, logits: Tensor | None) -> None:
-        """A description has no score."""
-
-    def predict_step(self, batch: list[Item], *_: Any) -> list[Row]:
+    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
         """Describe each image 1 + N times: rows with image, query, description."""
         prompts = [self.image_prompt(item, DESCRIBE) for item in batch]
         answers = sample(

@@ -12,8 +12,8 @@ from biqa.data.record import Record
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.language.levels import LEVELS, WEIGHTS, level_index, soft_target
 from biqa.language.prompts import STEM
-from biqa.models.sampling import draw
-from biqa.models.vlm import Prompt
+from biqa.models.sampling import next_tokens
+from biqa.models.vlm import VLM, Prompt
 from biqa.stages.base import Row, StageModule
 
 
@@ -23,11 +23,11 @@ class VerdictModule(StageModule):
     Args:
         target: "hard" learns the level of the image's quality, "soft" a level distribution whose mean is the quality.
         level_weight: weight of the level word's loss beside the mean loss of the other tokens.
-        options: see StageModule.
+        vlm: the model to tune; `options`: see StageModule.
     """
 
-    def __init__(self, *args: Any, target: str, level_weight: float, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, vlm: VLM, *, target: str, level_weight: float, **options: Any) -> None:  # noqa: ANN401 (StageModule's own)
+        super().__init__(vlm, **options)
         self.target = target
         self.level_weight = level_weight
 
@@ -77,8 +77,6 @@ class VerdictModule(StageModule):
 
     def levels(self, items: Sequence[Item], probabilities: Tensor) -> Tensor:
         """The level word of each answer: arg-max for the greedy query 0, drawn at temperature T and top-p for the others: [B, N + 1] indices."""
-        from biqa.models.sampling import next_tokens
-
         greedy = probabilities[:, :1].argmax(-1)
         if not self.repeats:
             return greedy

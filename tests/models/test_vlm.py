@@ -23,7 +23,7 @@ def test_the_image_reaches_the_answer(tiny, picture):
     assert a.ids == b.ids
     assert sum(token == vlm.model.config.image_token_id for token in a.ids) == 9
     ids = torch.tensor([a.ids])
-    hidden = [vlm.hidden(ids, torch.ones_like(ids), **prompt.image)[:, -1] for prompt in (a, b)]
+    hidden = [vlm.hidden(ids, torch.ones_like(ids), image=prompt.image)[:, -1] for prompt in (a, b)]
     assert not torch.allclose(hidden[0], hidden[1])
 
 
