@@ -85,7 +85,7 @@ def test_a_full_model_loads_with_transformers_alone(tiny, picture, tmp_path):
     save_weights(vlm, tmp_path)
     loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "model")
     prompt = vlm.prompt("Rate it.", picture())
-    logits = loaded(input_ids=torch.tensor([prompt.ids]), image=prompt.image).logits
+    logits = loaded(input_ids=torch.tensor([prompt.ids]), **prompt.image).logits
     ids = torch.tensor([prompt.ids])
     torch.testing.assert_close(logits, vlm.logits(vlm.hidden(ids, torch.ones_like(ids), image=prompt.image)), atol=1e-5, rtol=1e-4)
 
