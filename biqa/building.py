@@ -36,6 +36,8 @@ OTHERS_WARNINGS = (
     "The variance of predictions or target is close to zero",  # an untrained model gives every image one score; the metric says NaN
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6.6 against torch 2.13
     "The number of training batches .* is smaller than the logging interval",  # a short run on small data
+    "`is_gradient_checkpointing` is deprecated",  # peft 0.21 against transformers 5.23
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the order of batches and the place in it are restored: data/module.py
     "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
 )
 
@@ -60,9 +62,12 @@ def allowed(target: str) -> Any:  # noqa: ANN401 (a class or a function)
     """What a `_target_` names, where it is defined in the allowlist; `biqa.building.os.system` is not.
 
     Raises:
-        IncompatibleChoice: it is not.
+        IncompatibleChoice: it is not, or there is nothing of that name.
     """
-    found = get_object(target) if target.startswith(ALLOWED_TARGETS) else None
+    try:
+        found = get_object(target) if target.startswith(ALLOWED_TARGETS) else None
+    except ImportError as error:
+        raise IncompatibleChoice(f"_target_={target} cannot be had: {error}") from error
     if not str(getattr(found, "__module__", "")).startswith(ALLOWED_TARGETS):
         names = " or ".join(prefix.removesuffix(".") for prefix in ALLOWED_TARGETS)
         raise IncompatibleChoice(f"_target_={target} is refused: a config may only name what {names} defines.")
@@ -99,12 +104,11 @@ def load_images(composed: DictConfig) -> Images:
     Raises:
         UserError: whatever is wrong with files, rows, images or splits.
     """
-    source = make(composed.data)
+    source, targets = make(composed.data), make(composed.descriptions)  # a missing file of texts is told before images are made or read
     records, skipped = check_images(source.records(), on_bad_image=composed.data.on_bad_image)
     train = require_split(records, "train")
     require_split(records, "val")
     require_split(records, "test")
-    targets = make(composed.descriptions)
     targets.fit(train)
     return Images(source.card, records, {record.image: targets.describe(record) for record in records}, skipped)
 
@@ -214,7 +218,7 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
     chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision")) + f" strategy={composed.strategy.name}"
     try:
         trainer = L.Trainer(**settings)
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: trainer.devices=two
         raise IncompatibleChoice(f"{chosen} will not do on this machine: {error}") from error
     if not isinstance(trainer.strategy, SingleDeviceStrategy):
         raise IncompatibleChoice(f"{chosen} asks for several processes: this release trains in one. Choose trainer.devices=1 strategy=auto.")
@@ -247,7 +251,8 @@ def wandb_reachable(timeout: float = 2.0) -> bool:
     """
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
-    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    server = urlsplit(address if "//" in address else f"https://{address}")
     host = server.hostname or ""
     key_files = [file for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()]
     if "WANDB_API_KEY" not in os.environ and not any(host in file.read_text() for file in key_files):

@@ -4,7 +4,9 @@ conf/ holds the values, one file a choice. Nothing below the doors sees these cl
 """
 
 import hashlib
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,15 @@ def _refuse(problems: list[tuple[bool, str]]) -> None:
     found = [text for holds, text in problems if holds]
     if found:
         raise IncompatibleChoice("\n".join(found))
+
+
+def _pattern_problem(option: str, pattern: str | None) -> tuple[bool, str]:
+    """Whether a regular expression cannot be read, and how to say so: an entry for `_refuse`."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        return True, f"{option}={pattern} is no regular expression: {error}. Correct it."
+    return False, ""
 
 
 @dataclass
@@ -66,6 +77,10 @@ class SyntheticData(Data):
     """Draws references, crops and distortions; apart from the seed of the run, so that runs share the data."""
     workers: int = 2
     """Processes that generate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse([(self.seed < 0, f"data.seed={self.seed}: choose 0 or more.")])
 
 
 @dataclass
@@ -128,6 +143,9 @@ class Descriptions:
     seed: int = 0
     """Draws the paraphrases."""
 
+    def __post_init__(self) -> None:
+        _refuse([(self.seed < 0, f"descriptions.seed={self.seed}: choose 0 or more.")])
+
 
 @dataclass
 class FileDescriptions(Descriptions):
@@ -181,6 +199,7 @@ class TinyModel(Model):
             [
                 (self.hidden % (2 * self.heads) != 0, f"model.hidden={self.hidden}: choose a multiple of {2 * self.heads} (2 x model.heads)."),
                 (self.tower_hidden % self.heads != 0, f"model.tower_hidden={self.tower_hidden}: choose a multiple of {self.heads} (model.heads)."),
+                (self.attention not in ("eager", "sdpa"), f"model.attention={self.attention} is not known: choose eager or sdpa."),
             ]
         )
 
@@ -222,6 +241,12 @@ class Tuning:
             [
                 (self.kind not in ("full", "lora"), f"tuning.kind={self.kind} is not known: choose full or lora."),
                 (self.kind == "lora" and self.rank < 1, f"tuning.rank={self.rank}: LoRA needs a rank of at least 1."),
+                (not 0 < self.lr < math.inf, f"tuning.lr={self.lr}: choose a learning rate above 0."),
+                (not 0 <= self.weight_decay < math.inf, f"tuning.weight_decay={self.weight_decay}: choose 0 or more."),
+                (self.kind == "lora" and self.alpha < 1, f"tuning.alpha={self.alpha}: LoRA needs an alpha of at least 1."),
+                (not 0 <= self.dropout < 1, f"tuning.dropout={self.dropout} is a share: choose a value in [0, 1)."),
+                _pattern_problem("tuning.targets", self.targets),
+                _pattern_problem("tuning.freeze", self.freeze),
                 (not 0 <= self.warmup < 1, f"tuning.warmup={self.warmup} is a share of the steps: choose a value in [0, 1)."),
             ]
         )
@@ -266,7 +291,12 @@ class VerdictStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse([(self.target not in ("hard", "soft"), f"stage.target={self.target} is not known: choose hard or soft.")])
+        _refuse(
+            [
+                (self.target not in ("hard", "soft"), f"stage.target={self.target} is not known: choose hard or soft."),
+                (not 0 <= self.level_weight < math.inf, f"stage.level_weight={self.level_weight}: choose 0 or more."),
+            ]
+        )
 
 
 @dataclass
@@ -340,8 +370,10 @@ class Sampling:
                     f"sampling.temperature={self.temperature}: greedy decoding repeats itself, its instability is 0 by construction. "
                     f"Choose a temperature above 0, or sampling.repeats=0 for accuracy alone.",
                 ),
+                (not self.temperature < math.inf, f"sampling.temperature={self.temperature}: choose a number such as 1.0."),
                 (not 0 < self.top_p <= 1, f"sampling.top_p={self.top_p}: choose a value in (0, 1]."),
                 (self.max_new_tokens < 1, f"sampling.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
+                (self.batch_size < 1, f"sampling.batch_size={self.batch_size}: choose 1 or more."),
             ]
         )
 
@@ -389,7 +421,7 @@ class TrainerOptions:
             [
                 (self.precision not in PRECISIONS, f"trainer.precision={self.precision} is not known: choose {', '.join(PRECISIONS)}."),
                 (self.accumulate < 1, f"trainer.accumulate={self.accumulate}: choose 1 or more."),
-                (self.clip < 0, f"trainer.clip={self.clip}: choose 0 (no clipping) or more."),
+                (not self.clip >= 0, f"trainer.clip={self.clip}: choose 0 (no clipping) or more."),
                 (self.checkpoint_steps < 1, f"trainer.checkpoint_steps={self.checkpoint_steps}: choose 1 or more."),
                 (self.workers < 0, f"trainer.workers={self.workers}: choose 0 or more."),
                 (self.cache_mb < 0, f"trainer.cache_mb={self.cache_mb}: choose 0 or more."),
@@ -427,7 +459,12 @@ class Config:
             [
                 (self.ckpt not in (None, "last"), f"ckpt={self.ckpt} is not known: choose last, or leave it out."),
                 (self.ckpt == "last" and self.overwrite, "ckpt=last goes on with a run and overwrite=true deletes it: choose one."),
-                (self.seed < 0, f"seed={self.seed}: choose 0 or more."),
+                (not 0 <= self.seed < 2**32, f"seed={self.seed}: choose 0 or more, below 2^32."),
+                (
+                    self.name in (".", "..") or "/" in self.name or "\\" in self.name,
+                    f"name={self.name} is no name of a folder: leave slashes and dots alone out of it. Where runs lie is runs=FOLDER.",
+                ),
+                *((text == "", f"{option}= is empty: give a value, or leave the option out.") for option, text in _words(self)),
             ]
         )
 
@@ -452,10 +489,19 @@ SCHEMAS: dict[str, type] = {
 """Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
 
 
+def _groups(config: Config) -> list[tuple[str, Any]]:
+    """The config and each group of options in it, with what stands before the names of its options: "" or such as "stage."."""
+    return [("", config), *((f"{name}.", value) for name, value in vars(config).items() if is_dataclass(value))]
+
+
+def _words(config: Config) -> Iterator[tuple[str, str]]:
+    """Dotted name and value of every option that holds a text."""
+    return ((f"{prefix}{name}", value) for prefix, group in _groups(config) for name, value in vars(group).items() if isinstance(value, str))
+
+
 def unknown_options(config: Config) -> list[str]:
     """Dotted names of options that no schema knows, as `+stage.epoch=3` makes them."""
-    groups = [("", config), *((f"{name}.", value) for name, value in vars(config).items() if is_dataclass(value))]
-    return [f"{prefix}{name}" for prefix, group in groups for name in vars(group) if name not in {field.name for field in fields(group)}]
+    return [f"{prefix}{name}" for prefix, group in _groups(config) for name in vars(group) if name not in {field.name for field in fields(group)}]
 
 
 def variant(overrides: str) -> str:

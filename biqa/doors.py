@@ -74,7 +74,7 @@ def open_door(main: Callable[[], Any]) -> None:
     os.environ[FULL_ERROR] = "1"
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's own for stage=1 where no such alias is known
         sys.exit(_refuse(error))
     finally:
         del os.environ[FULL_ERROR]
@@ -91,6 +91,10 @@ def _text(error: Exception) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return f"{error.full_key} has no value. Set it: {error.full_key}=VALUE"
     if isinstance(reason, ConfigAttributeError | ConfigKeyError) and reason.parent_node is not None:
-        known = ", ".join(str(key) for key in reason.parent_node)
+        known = ", ".join(str(key) for key in reason.parent_node if key != "hydra")
         return f"There is no option {reason.full_key}. What there is beside it: {known}."
-    return f"{error}\n{reason.msg}" if isinstance(reason, OmegaConfBaseException) else str(error)
+    if isinstance(reason, OmegaConfBaseException):
+        said = str(reason.msg).splitlines()[0]  # what follows are names of OmegaConf's own
+        hint = " Write a list: option=[a,b]." if "is not a ListConfig" in said else ""
+        return f"{error}\n{said}{hint}"
+    return str(error)

@@ -6,7 +6,7 @@ python -m biqa.report --help
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,9 @@ class ReportConfig:
             problems.append(f"baseline={self.baseline} is not known: choose {', '.join(BASELINES)}.")
         if self.resamples != MISSING and self.resamples < 1:
             problems.append(f"resamples={self.resamples}: choose 1 or more.")
+        if self.seed != MISSING and self.seed < 0:
+            problems.append(f"seed={self.seed}: choose 0 or more.")
+        problems += [f"{option}= is empty: name a folder." for option, value in (("runs", self.runs), ("out", self.out)) if not value]
         if problems:
             raise IncompatibleChoice("\n".join(problems))
 
@@ -62,6 +65,8 @@ def main(composed: DictConfig) -> None:
     """Report the runs that the options name."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ReportConfig)
+    if unknown := sorted(set(vars(config)) - {option.name for option in fields(ReportConfig)}):
+        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --help for those that there are.")
     report(config)
 
 
@@ -70,6 +75,7 @@ def report(config: ReportConfig) -> None:
 
     Raises:
         RunNotFound: no finished run that scores images is left.
+        IncompatibleChoice: `out` cannot be made a folder.
         IncompatibleChoice, BadRecord: as `study_runs` says.
     """
     from biqa.reporting.result import find_results
@@ -86,7 +92,10 @@ def report(config: ReportConfig) -> None:
     study = study_runs(runs, baseline=config.baseline, resamples=config.resamples, seed=config.seed)
     command = command_of(config)
     tables = [accuracy_table(study, command), stability_table(study, command)]
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
     write_tables(tables, out)
     write_figure(draw_figure(study), out / "figure.png", out / "figure.svg")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from biqa.stages.base import Row
 
 STAGE_NUMBERS = {"1": "perception", "2": "inference"}
+MAY_BE_NULL = ("logger", "sweep")
 STAGE_ONE = "biqa.stages.perception.Perception"
 
 
@@ -51,12 +52,13 @@ class Seconds:
 def numbers_to_words(arguments: list[str]) -> list[str]:
     """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
 
-    Other numbers, and null, become quoted words in every group, so that Hydra answers with its list of choices.
+    Other numbers, and null where a choice must be, become quoted words, so that Hydra answers with its list of choices.
     """
 
     def words(match: re.Match[str]) -> str:
         numbers = STAGE_NUMBERS if match[1] == "stage" else {}
-        choices = [numbers.get(choice, f"'{choice}'" if choice.isdigit() or choice == "null" else choice) for choice in match[2].split(",")]
+        unknown = {"null"} if match[1] not in MAY_BE_NULL else set()
+        choices = [numbers.get(choice, f"'{choice}'" if choice.isdigit() or choice in unknown else choice) for choice in match[2].split(",")]
         return f"{match[1]}={','.join(choices)}"
 
     groups = "|".join(path.name for path in Path(schema.config_directory()).iterdir() if path.is_dir())
@@ -88,7 +90,7 @@ def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str])
     if folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite):
         console.print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
     else:
-        with stoppable(folder):
+        with stoppable(folder), closed_logs():
             train_and_measure(config, composed, choices, folder)
     result = read_result(folder.result)
     console.print(render_result(result))
@@ -99,13 +101,15 @@ def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str])
 @contextmanager
 def stoppable(folder: RunFolder) -> Iterator[None]:
     """Ctrl-C and SIGTERM end in a sentence that says how to go on, and in the shell's exit code for that signal (130, 143)."""
-    from biqa.stages.checkpoints import NAME, Stopped, newest_checkpoint
+    from biqa.stages.checkpoints import NAME, Stopped, newest_checkpoint, signal_behind
 
     before = folder.config.stat().st_mtime_ns if folder.config.is_file() else None
     try:
         yield
-    except (Stopped, KeyboardInterrupt) as stop:
-        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+    except (Stopped, KeyboardInterrupt, SystemExit) as stop:
+        number = signal_behind(stop)
+        if number is None:
+            raise
         newest = newest_checkpoint(folder.checkpoints)
         step = NAME.fullmatch(newest.name) if newest else None
         if not folder.config.is_file() or folder.config.stat().st_mtime_ns == before:
@@ -116,6 +120,16 @@ def stoppable(folder: RunFolder) -> Iterator[None]:
             where = f" after step {int(step[1])}; a checkpoint is in {folder.checkpoints}. The same command with ckpt=last goes on."
         print(f"Stopped by {signal.Signals(number).name}{where}", file=sys.stderr)
         raise SystemExit(128 + number) from None
+
+
+@contextmanager
+def closed_logs() -> Iterator[None]:
+    """End the W&B run, if one was begun, however this run ends: a process has one at a time, and the next job of a sweep would write into it."""
+    try:
+        yield
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
@@ -138,7 +152,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     with seconds.phase("data"):
         images = load_images(composed)
     if images.skipped:
-        print(f"{len(images.skipped)} unusable images are left out (listed in result.json), first: {images.skipped[0]}")
+        print(f"Left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
     folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
 
     if stage_one is None:
@@ -152,6 +166,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     trainer = build_trainer(composed, folder, epochs)
     if epochs:
         print(f"{learning_summary(vlm)}, {epochs} epochs, {steps} steps")
+        L.seed_everything(config.seed, workers=True, verbose=False)  # again: a resumed stage 2 has not described its images since
         with seconds.phase("fit"):
             trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
         save_weights(vlm, folder.path)

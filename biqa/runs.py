@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from biqa.errors import RunExists, RunNotFound
 
@@ -57,8 +58,18 @@ class RunFolder:
         return self.result.is_file()
 
     def read_config(self) -> dict[str, Any]:
-        """The config as plain values. It is data: nothing in it is instantiated or interpolated."""
-        return plain(OmegaConf.to_container(OmegaConf.load(self.config), resolve=False))
+        """The config as plain values. It is data: nothing in it is instantiated or interpolated.
+
+        Raises:
+            RunExists: config.yaml is damaged, or of another program.
+        """
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+        except (YAMLError, UnicodeDecodeError, OSError) as error:  # OSError: OmegaConf's for a file that holds a number
+            raise RunExists(f"{self.config} cannot be read: {error}. Move the folder {self.path} away, or name another.") from error
+        if not isinstance(found, dict) or "_target_" not in (found.get("stage") or {}):
+            raise RunExists(f"{self.config} is no config of a run of biqa. Move the folder {self.path} away, or name another.")
+        return plain(found)
 
     def open(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> bool:
         """Check that this run may use the folder. Nothing changes yet: `start` is what clears it with `overwrite`.
@@ -76,9 +87,10 @@ class RunFolder:
             return False
         if not self.config.is_file():
             raise RunExists(f"{self.path} is there already and is no run folder (it has no config.yaml). Choose another name= or runs=.")
+        there = self.read_config()  # before overwrite=true: it deletes no folder of another program
         if overwrite:
             return False
-        differences = different(self.read_config(), config)
+        differences = different(there, config)
         if differences:
             raise RunExists(
                 f"{self.path} holds a run with another config:\n"
@@ -159,7 +171,10 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
     found = []
     for path in sorted(Path(config["runs"]).glob("*/config.yaml")):
         folder = RunFolder(path.parent)
-        other = folder.read_config()
+        try:
+            other = folder.read_config()
+        except RunExists:  # something else that lies among the runs
+            continue
         same = other.get("seed") == config["seed"] and other.get("tuning", {}).get("kind") == config["tuning"]["kind"]
         if (
             same

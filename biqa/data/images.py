@@ -68,7 +68,8 @@ def check_images(records: Sequence[Record], on_bad_image: Literal["stop", "skip"
         The usable records in their order, and a sentence for each image left out.
 
     Raises:
-        BadRecord: an image is missing or does not decode, and on_bad_image is "stop". Names image, row and file, and says how many there are.
+        BadRecord: an image is missing or does not decode, and on_bad_image is "stop"; or none can be used. Names image, row and file, and says how
+            many there are.
     """
     with ThreadPoolExecutor(workers) as pool:
         problems = list(pool.map(lambda record: _problem(record.path), records))
@@ -79,6 +80,8 @@ def check_images(records: Sequence[Record], on_bad_image: Literal["stop", "skip"
     ]
     if bad and on_bad_image == "stop":
         raise BadRecord(f"{bad[0]} Unusable images in all: {len(bad)}. Repair the file, or set data.on_bad_image=skip to leave such images out.")
+    if len(bad) == len(records):
+        raise BadRecord(f"{bad[0]} None of the {len(records)} images can be used. Set data.root= to the folder of the images.")
     return [record for record, problem in zip(records, problems, strict=True) if not problem], bad
 
 

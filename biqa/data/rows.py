@@ -42,7 +42,7 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
 
     Raises:
         DatasetNotFound: no such file, an unknown ending, or a column is missing (the message lists those found).
-        BadRecord: not UTF-8, not JSON, a row with too few or too many cells, or no row at all.
+        BadRecord: not UTF-8, not JSON, two columns of one name, a row with too few or too many cells, or no row at all.
     """
     if not file.is_file():
         raise DatasetNotFound(f"{file}: there is no such file. Give the path of a .csv, .tsv, .jsonl or .json file.")
@@ -53,6 +53,8 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
         rows = list(readers[file.suffix.lower()](file))
     except UnicodeDecodeError as error:
         raise BadRecord(f"{file}: the text is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    except csv.Error as error:
+        raise BadRecord(f"{file}: not a table ({error}). Is there a stray quote?") from error
     if not rows:
         raise BadRecord(f"{file}: the file has no rows. Give one row an image below the header.")
     for row in rows:
@@ -68,6 +70,9 @@ def _csv_rows(file: Path) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", newline="") as handle:
         lines = csv.reader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
         header = [name.strip() for name in next(lines, [])]
+        twice = sorted({name for name in header if name and header.count(name) > 1})
+        if twice:
+            raise BadRecord(f"{file}, row 1: the column {', '.join(twice)} stands there twice. Rename one of them.")
         for number, line in enumerate(lines, start=2):
             if not any(cell.strip() for cell in line):
                 continue

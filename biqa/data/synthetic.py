@@ -19,7 +19,7 @@ from biqa.data.distortions import DISTORTIONS
 from biqa.data.recipes import MIXTURE, PLACE, USERS_MIXTURE, Recipe, divide, draw_recipes, label, render
 from biqa.data.record import SPLITS, Card, Record, Split
 from biqa.data.references import Reference, fingerprint, folder_references, image_files, photographs
-from biqa.errors import IncompatibleChoice
+from biqa.errors import DatasetNotFound, IncompatibleChoice
 
 VERSION = 1
 """Of the generator. A change that moves pixels or labels raises it, so that no old cache is taken for the new data."""
@@ -117,7 +117,7 @@ class Synthetic:
                 f"data.crop={self.crop} is more than the built-in photographs have: use {LARGEST_CROP} or less, or your own (data.references=).",
             ),
             (
-                min(self.two_at_once, self.pristine) < 0 or self.two_at_once + self.pristine > 1,
+                not (self.two_at_once >= 0 and self.pristine >= 0 and self.two_at_once + self.pristine <= 1),
                 f"data.two_at_once={self.two_at_once} and data.pristine={self.pristine} are shares of the images: from 0 to 1, also together.",
             ),
             (
@@ -158,7 +158,7 @@ class Synthetic:
         Raises:
             DatasetNotFound: the user's folder is missing, or holds no image that can be used.
             BadRecord: a photograph of the user's cannot be used, and `on_bad_image` is "stop".
-            IncompatibleChoice: fewer than three photographs.
+            IncompatibleChoice: fewer than three photographs, or nothing can be written to the root.
         """
         folder = self.folder()
         if not folder.is_dir():
@@ -166,13 +166,23 @@ class Synthetic:
         return read_labels(folder, self.card)
 
     def _generate(self, folder: Path) -> None:
-        """Make images and labels under a temporary name, which is gone if this ends early, and rename at last."""
+        """Make images and labels under a temporary name, which is gone if this ends early, and rename at last.
+
+        Raises:
+            IncompatibleChoice: nothing can be written to the root.
+        """
         references = self._references()
         sides = divide(references, self.seed)
         recipes = [recipe for split in SPLITS for recipe in self._draw(split, sides[split])]
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=".unfinished-") as temporary:
-            place = Path(temporary) / "set"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            temporary = tempfile.TemporaryDirectory(dir=self.root, prefix=".unfinished-")
+        except OSError as error:
+            raise IncompatibleChoice(
+                f"data.root={self.root}: images cannot be written there ({error.strerror}). Choose a folder that you may write to."
+            ) from error
+        with temporary as name:
+            place = Path(name) / "set"
             (place / "images").mkdir(parents=True)
             self._write_images(recipes, references, place / "images")
             write_labels(recipes, place / "labels.csv")
@@ -258,9 +268,12 @@ def read_labels(folder: Path, card: Card) -> list[Record]:
     """The records of a cache folder.
 
     Raises:
+        DatasetNotFound: its labels.csv is not there.
         BadRecord: a score is outside the card's scale.
     """
     path = folder / "labels.csv"
+    if not path.is_file():
+        raise DatasetNotFound(f"{path}: there is no such file. Delete the folder {folder}: its images are then made again.")
     with path.open(newline="", encoding="utf-8") as file:
         return [_record(row, folder, card, where=f"{path}, row {number}") for number, row in enumerate(csv.DictReader(file), start=2)]
 

@@ -42,7 +42,7 @@ class Table:
         on_bad_image: "stop" refuses a row whose image is missing; "skip" leaves that to `biqa.data.images.check_images`, which counts and lists it.
 
     Raises:
-        IncompatibleChoice: the scale is empty, or the direction is not known.
+        IncompatibleChoice: the scale is empty, the direction is not known, or the name has a slash.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Table:
             raise IncompatibleChoice(f"data.low={low:g} and data.high={high:g}: the lower end of the scale must lie below the upper one.")
         if direction not in ("mos", "dmos"):
             raise IncompatibleChoice(f"data.direction={direction} is not known: choose mos (higher is better) or dmos (higher is worse).")
+        if name and Path(name).name != name:
+            raise IncompatibleChoice(f"data.name={name}: answers are kept in a file of that name. Leave slashes out of it.")
         self.file = Path(file)
         self.root = self.file.parent if root is None else Path(root)
         self.card = Card(name=name or self.file.stem, low=low, high=high, direction=direction)

@@ -207,7 +207,7 @@ def _measured(record: Record) -> dict[str, float]:
         return _measured_version(record.path, record.path.stat().st_mtime_ns)
     except (BadRecord, ValueError, FileNotFoundError) as error:
         raise BadRecord(
-            f"Image {record.image} cannot be measured: {error}. Repair it, or set data.on_bad_image=skip; descriptions=file needs no pixels."
+            f"Image {record.image} cannot be measured: {error}. Replace it or take its row out; or choose descriptions=file, which needs no pixels."
         ) from error
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from pyarrow import ArrowInvalid
 
 from biqa.errors import BadRecord
 from biqa.language.levels import LEVELS
@@ -34,9 +35,12 @@ def read_answers(path: Path) -> pd.DataFrame:
     """Read an answers table back.
 
     Raises:
-        BadRecord: columns are missing; the message lists those found.
+        BadRecord: it is damaged, or columns are missing; the message lists those found.
     """
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except (ArrowInvalid, OSError) as error:
+        raise BadRecord(f"{path}: cannot be read ({error}). Run that run again with overwrite=true.") from error
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise BadRecord(f"{path}: columns {', '.join(missing)} are missing; found {', '.join(frame.columns)}. Is this an answers table of biqa?")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
@@ -82,7 +83,7 @@ def load_weights(vlm: VLM, folder: Path) -> None:
     A model without its tower takes the decoder's weights out of a whole VLM. An adapter needs `adapt(kind="lora")` with the same targets first.
 
     Raises:
-        RunNotFound: the folder holds no weights.
+        RunNotFound: the folder holds no weights, or damaged ones.
         IncompatibleChoice: they do not fit; the message names the first keys that differ.
     """
     adapted = _is_adapted(vlm)
@@ -90,11 +91,14 @@ def load_weights(vlm: VLM, folder: Path) -> None:
     files = sorted(source.glob("*.safetensors"))
     if not files:
         other = "model" if adapted else "adapter"
-        found = f"it holds {other}/ instead: use the same tuning= as that run" if (folder / other).is_dir() else "is that run finished?"
-        raise RunNotFound(f"{source}: no weights to start from; {found}.")
+        found = f"it holds {other}/ instead: use the same tuning= as that run." if (folder / other).is_dir() else "is that run finished?"
+        raise RunNotFound(f"{source}: no weights to start from; {found}")
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= load_file(file)
+        try:
+            state |= load_file(file)
+        except SafetensorError as error:
+            raise RunNotFound(f"{file}: damaged ({error}). Run that run again with overwrite=true.") from error
     if adapted:
         _load_adapter(vlm, state, source)
         return

@@ -3,6 +3,7 @@
 Shapes: B prompts, L tokens, D decoder width, V vocabulary, S supervised or selected positions.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ class VLM(nn.Module):
         self.vision = vision
         self.eos_id: int = self.tokenizer.eos_token_id
         self.pad_id: int = self.tokenizer.pad_token_id
+        self._special = re.compile("|".join(map(re.escape, self.tokenizer.all_special_tokens)))
         self.level_ids = self._first_tokens_of_levels()
         self._prompt_ids: dict[tuple[str, int], tuple[int, ...]] = {}
 
@@ -62,7 +64,11 @@ class VLM(nn.Module):
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of a piece of an answer. Pieces are always tokenized one by one, so that training and scoring split at the same places."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(self._spelt_out(text), add_special_tokens=False)["input_ids"]
+
+    def _spelt_out(self, text: str) -> str:
+        """A text in which "<image>" and the like are words and no tokens: a description may quote them, but not end there or ask for pixels."""
+        return self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
     def text(self, ids: list[int]) -> str:
         """The words of an answer."""
@@ -83,7 +89,7 @@ class VLM(nn.Module):
     def _question_ids(self, question: str, image_tokens: int) -> tuple[int, ...]:
         key = (question, image_tokens)
         if key not in self._prompt_ids:
-            content = [{"type": "image"}] * (image_tokens > 0) + [{"type": "text", "text": question}]
+            content = [{"type": "image"}] * (image_tokens > 0) + [{"type": "text", "text": self._spelt_out(question)}]
             text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
             if image_tokens:
                 text = text.replace(self.processor.image_token, self.processor.image_token * image_tokens, 1)

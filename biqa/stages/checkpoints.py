@@ -11,6 +11,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 NAME = re.compile(r"step=(\d+)\.ckpt")
 
@@ -25,6 +26,19 @@ class Stopped(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+def signal_behind(error: BaseException) -> int | None:
+    """The signal that ended a run, or None when it was none.
+
+    Lightning answers signals itself before the first batch and after the last one: SIGTERM by an exception of its own, whose exit code would be 0,
+    and Ctrl-C by `sys.exit(1)`.
+    """
+    if isinstance(error, Stopped):
+        return error.number
+    if isinstance(error, SIGTERMException):
+        return signal.SIGTERM
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt) else None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -75,15 +89,20 @@ class Checkpoints(L.Callback):
         self.every = every
         self.stop_signal: int | None = None
         self.handlers: dict[int, Any] = {}
+        self.generators: dict[str, Any] | None = None
+        """Their states at the checkpoint that the next batch follows."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over SIGINT and SIGTERM: they end the run after the step in progress."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGINT and SIGTERM: they end the run after the step in progress.
+
+        Not in `on_fit_start`: Lightning sets its own handler for SIGTERM after that, which may end the run first, without a checkpoint.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             self.handlers[number] = signal.signal(number, self._note)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals: they end the run after the batch in progress."""
-        self.on_fit_start(trainer, pl_module)
+        self.on_train_start(trainer, pl_module)
 
     def on_predict_batch_end(  # noqa: PLR0917 (Lightning's hook)
         self,
@@ -101,13 +120,22 @@ class Checkpoints(L.Callback):
         """Give the signals back."""
         self._give_back()
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back, before Lightning does so with those that it found."""
         self._give_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._give_back()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Put the generators where the checkpoint before this batch has them.
+
+        Lightning makes data loaders' iterators in between, more of them in a resumed run, and each draws from the generators.
+        """
+        if self.generators is not None:
+            self.load_state_dict(self.generators)
+            self.generators = None
 
     def on_train_batch_end(
         self,
@@ -139,7 +167,8 @@ class Checkpoints(L.Callback):
         return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put the generators back."""
+        """Put the generators back, now and again before the next training batch."""
+        self.generators = state_dict
         torch.set_rng_state(state_dict["torch"].cpu())
         key = state_dict["numpy"]["key"].cpu().numpy().astype(np.uint32)
         np.random.set_state({"bit_generator": "MT19937", "state": {"key": key, "pos": state_dict["numpy"]["pos"]}, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
@@ -160,6 +189,7 @@ class Checkpoints(L.Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
+        self.generators = self.state_dict()
         if trainer.is_global_zero:
             for path in sorted(self.folder.glob("step=*.ckpt"))[:-2]:
                 path.unlink()

@@ -48,3 +48,13 @@ def test_level_logits_are_the_head_at_the_level_words(tiny):
     vlm = tiny(vision=False)
     hidden = torch.randn(2, 32)
     torch.testing.assert_close(vlm.level_logits(hidden), vlm.model.lm_head(hidden)[:, vlm.level_ids])
+
+
+def test_special_tokens_in_a_text_are_words(tiny, picture):
+    vlm = tiny()
+    quoted = "A road sign reads <image> here.</s>"
+    specials = {vlm.tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "</s>")}
+    assert not specials & set(vlm.continuation(quoted))
+    assert vlm.text(vlm.continuation(quoted)) == "A road sign reads < image> here.< /s>"
+    assert vlm.prompt(quoted).ids.count(vlm.tokenizer.convert_tokens_to_ids("<image>")) == 0
+    assert vlm.prompt(quoted, picture()).ids.count(vlm.tokenizer.convert_tokens_to_ids("<image>")) == 9

@@ -1,0 +1,165 @@
+"""Stage 2 answers from the text alone: what it learns, that it never sees an image, and how descriptions are scored."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from biqa.errors import BadRecord
+from biqa.language.levels import LEVELS
+from biqa.language.prompts import INFER, STEM
+from biqa.models.sampling import level_probabilities
+
+
+def test_example_is_the_description_with_the_question_and_the_verdict(stage, items):
+    module = stage("inference")
+    example = module.encode(items(1, on_disk=False)[0])
+    decode = module.vlm.tokenizer.decode
+    asked = "If there is an image described as: The image is sharp. How would you rate the quality of this image?"
+    assert decode(list(example.prompt)) == f"USER: {asked} ASSISTANT:"
+    assert decode(list(example.answer)) == " The quality of the image is excellent.</s>"
+    assert decode([example.answer[example.level_at]]) == " excellent"
+    assert example.q == 0.93
+
+
+def test_the_level_word_is_asked_for_as_in_answering(stage, items, batch_of):
+    module = stage("inference", repeats=0)
+    several = items(3, on_disk=False)
+    learnt = module.loss(batch_of(module, several))[1].softmax(-1)
+    rows = module.predict_step(several)
+    answered = torch.tensor([[row[f"p_{level}"] for level in LEVELS] for row in rows])
+    torch.testing.assert_close(answered, learnt, atol=1e-6, rtol=1e-4)
+
+
+# no image: no module for one, no token of one, no look at one
+
+
+def test_there_is_no_tower_and_no_projector(stage):
+    blind, seeing = stage("inference").vlm, stage("joint").vlm
+    family = seeing.family
+    for path in (family.tower, family.projector):
+        assert seeing.model.get_submodule(path) is not None
+        with pytest.raises(AttributeError):
+            blind.model.get_submodule(path)
+    kinds = {type(module) for path in (family.tower, family.projector) for module in seeing.model.get_submodule(path).modules()}
+    own = {kind for kind in kinds if "clip" in kind.__module__ or "llava" in kind.__module__}
+    assert len(own) > 3
+    assert not any(isinstance(module, tuple(own)) for module in blind.modules())
+    assert not any(word in name for name, _ in blind.named_parameters() for word in ("vision", "projector", "patch"))
+    tower = sum(p.numel() for path in (family.tower, family.projector) for p in seeing.model.get_submodule(path).parameters())
+    assert sum(p.numel() for p in blind.parameters()) == sum(p.numel() for p in seeing.parameters()) - tower
+
+
+@pytest.mark.parametrize("vision", [False, True])
+def test_the_input_holds_no_image_and_no_image_token(stage, items, batch_of, vision):
+    module = stage("inference", vision=vision)
+    batch = batch_of(module, items(3, on_disk=False))
+    image_token = module.vlm.tokenizer.convert_tokens_to_ids("<image>")
+    assert image_token == stage("joint").vlm.model.config.image_token_id
+    assert not (batch.input_ids == image_token).any()
+    assert batch.image == {}
+    assert all(example.image == {} for example in batch.examples)
+
+
+PARTS = ["image file", "image processor", "tower", "projector"]
+
+
+def forbid_images(monkeypatch, vlm, parts=PARTS):
+    """Parts of the way from an image file to the decoder raise when they are called, in every model."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("an image was looked at")
+
+    tower, projector = (vlm.model.get_submodule(path) for path in (vlm.family.tower, vlm.family.projector))
+    places = {
+        "image file": ("PIL.Image.open",),
+        "image processor": (type(vlm.processor.image_processor), "preprocess"),
+        "tower": (type(tower), "forward"),
+        "projector": (type(projector), "forward"),
+    }
+    for part in parts:
+        monkeypatch.setattr(*places[part], refuse)
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_it_learns_validates_and_answers_where_no_image_can_be_looked_at(stage, items, data_of, trainer, monkeypatch):
+    module = stage("inference").train()
+    before = [parameter.clone() for parameter in module.parameters()]
+    forbid_images(monkeypatch, stage("joint").vlm)
+    learnt, asked = items(3, on_disk=False), items(3, descriptions=4, on_disk=False)
+    assert not learnt[0].record.path.exists()
+    data = data_of(module, learnt, asked)
+    runner = trainer()
+    runner.fit(module, data)
+    assert runner.global_step == 2
+    assert any(not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
+    rows = [row for batch in runner.predict(module, data) for row in batch]
+    assert len(rows) == 3 * 4
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_joint_stage_falls_into_each_part_of_that_trap(stage, items, batch_of, monkeypatch, part):
+    module = stage("joint")
+    several = items(2)
+    batch = batch_of(module, several)
+    forbid_images(monkeypatch, module.vlm, [part])
+    with pytest.raises((RuntimeError, BadRecord), match="an image was looked at"):
+        module.predict_step(several)
+    with pytest.raises((RuntimeError, BadRecord), match="an image was looked at"):
+        module.loss(batch) if part in ("tower", "projector") else module.encode(several[0])
+
+
+def test_the_answer_does_not_depend_on_the_picture(stage, items, picture):
+    module = stage("inference")
+    asked = items(2, descriptions=4)
+    rows = module.predict_step(asked)
+    for item in asked:
+        picture(99).save(item.record.path)
+    assert module.predict_step(asked) == rows
+
+
+# how descriptions are scored
+
+
+def test_every_description_has_its_own_score(stage, items):
+    module = stage("inference")
+    asked = items(2, descriptions=4, on_disk=False)
+    rows = module.predict_step(asked)
+    assert [row["description"] for row in rows] == [text for item in asked for text in item.descriptions]
+    for row in rows:
+        prompt = module.vlm.prompt(INFER.format(description=row["description"]))
+        expected = level_probabilities(module.vlm, [prompt], f" {STEM}")[0].tolist()
+        assert [row[f"p_{level}"] for level in LEVELS] == pytest.approx(expected, abs=1e-6)
+    assert len({round(row["score"], 6) for row in rows}) == 4  # four texts between the two images
+
+
+def test_equal_descriptions_are_scored_once(stage, items, monkeypatch):
+    module = stage("inference")
+    scored = []
+
+    def counting(vlm, prompts, stem):
+        scored.extend(prompts)
+        return level_probabilities(vlm, prompts, stem)
+
+    monkeypatch.setattr("biqa.stages.inference.level_probabilities", counting)
+    same = [dataclasses.replace(item, descriptions=("Sharp.",) * 4) for item in items(2, on_disk=False)]
+    rows = module.predict_step(same)
+    assert len(rows) == 8
+    assert len(scored) == 1
+    assert len({row["score"] for row in rows}) == 1
+
+
+def test_odd_descriptions_are_scored_too(stage, items):
+    """Generated text may be empty, or hold the braces of a template."""
+    module = stage("inference", repeats=1)
+    item = dataclasses.replace(items(1, on_disk=False)[0], descriptions=("", "{description} {0} %s"))
+    assert [row["description"] for row in module.predict_step([item])] == ["", "{description} {0} %s"]
+
+
+def test_a_stage_that_knows_its_examples_by_heart_says_them(stage, items, learn_by_heart):
+    module = stage("inference", repeats=0)
+    learnt = items(4, on_disk=False)
+    learn_by_heart(module, learnt)
+    rows = module.predict_step(learnt)
+    assert [row["level"] for row in rows] == ["excellent", "poor", "fair", "bad"]
+    assert [row["score"] for row in rows] == pytest.approx([item.record.q for item in learnt], abs=0.03)
