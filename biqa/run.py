@@ -52,13 +52,14 @@ class Seconds:
 def numbers_to_words(arguments: list[str]) -> list[str]:
     """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
 
-    Other numbers, and null where a choice must be, become quoted words, so that Hydra answers with its list of choices.
+    `logger=null` -> `~logger`, as Hydra has it. Other numbers and nulls become quoted words, so that Hydra answers with its list of choices.
     """
 
     def words(match: re.Match[str]) -> str:
+        if match[1] in MAY_BE_NULL and match[2] == "null":
+            return f"~{match[1]}"
         numbers = STAGE_NUMBERS if match[1] == "stage" else {}
-        unknown = {"null"} if match[1] not in MAY_BE_NULL else set()
-        choices = [numbers.get(choice, f"'{choice}'" if choice.isdigit() or choice in unknown else choice) for choice in match[2].split(",")]
+        choices = [numbers.get(choice, f"'{choice}'" if choice.isdigit() or choice == "null" else choice) for choice in match[2].split(",")]
         return f"{match[1]}={','.join(choices)}"
 
     groups = "|".join(path.name for path in Path(schema.config_directory()).iterdir() if path.is_dir())
@@ -88,7 +89,7 @@ def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str])
     console = Console()
     folder = RunFolder(Path(config.runs) / config.name)
     if folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite):
-        console.print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
+        print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
     else:
         with stoppable(folder), closed_logs():
             train_and_measure(config, composed, choices, folder)
