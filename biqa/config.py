@@ -507,11 +507,12 @@ def unknown_options(config: Config) -> list[str]:
 def variant(overrides: str) -> str:
     """The part of a run's name that tells it from its siblings: its own overrides, shortened to a hash when long.
 
-    `stage.epochs=3,stage.target=hard` -> `-stage.epochs=3,stage.target=hard`; nothing -> nothing.
+    `stage.epochs=3,stage.target=hard` -> `-stage.epochs-3_stage.target-hard`; nothing -> nothing. No "=" and no ",": a run's folder is a value of
+    `stage.init_from=`, where Hydra would take them for its own.
     """
     if not overrides:
         return ""
-    readable = re.sub(r"[^\w.,=+-]", "_", overrides)
+    readable = re.sub(r"[^\w.+-]", "_", overrides.replace("=", "-"))
     return "-" + (readable if len(readable) <= 80 else hashlib.sha256(overrides.encode()).hexdigest()[:8])
 
 

@@ -96,8 +96,8 @@ def test_stages_go_by_number(typed, meant):
 
 def test_a_run_is_named_by_what_it_overrides():
     assert schema.variant("") == ""
-    assert schema.variant("stage.epochs=3,stage.target=hard") == "-stage.epochs=3,stage.target=hard"
-    assert schema.variant("stage.init_from=runs/a b") == "-stage.init_from=runs_a_b"
+    assert schema.variant("stage.epochs=3,stage.target=hard") == "-stage.epochs-3_stage.target-hard"
+    assert schema.variant("stage.init_from=runs/a b") == "-stage.init_from-runs_a_b"
     long = schema.variant("x=" + "y" * 100)
     assert len(long) == 9
     assert long != schema.variant("x=" + "y" * 101)
