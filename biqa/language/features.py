@@ -97,7 +97,7 @@ def _growing(name: str, *nouns: str) -> FeatureSpec:
     return FeatureSpec(name, DEGREES, tuple(templates), lowest=1)
 
 
-DISTORTIONS: tuple[FeatureSpec, ...] = (
+KADID_DISTORTIONS: tuple[FeatureSpec, ...] = (
     _growing("gaussian_blur", "soft blur", "smooth blur"),
     _growing("lens_blur", "out-of-focus blur", "defocus blur"),
     _growing("motion_blur", "motion blur", "motion streaks"),
@@ -136,6 +136,28 @@ DISTORTIONS: tuple[FeatureSpec, ...] = (
     ),
 )
 """KADID-10k's 25 types in the order of the database: levels 1..5."""
+
+OTHER_DISTORTIONS: tuple[FeatureSpec, ...] = (
+    # of TID2013, in its order; its mean shift, contrast change and saturation change go either way, which their level does not tell
+    _growing("correlated_noise", "blotchy noise", "clumped grain"),
+    _growing("masked_noise", "hidden noise", "noise within textures"),
+    _growing("high_frequency_noise", "high-frequency noise", "pixel-sized grain"),
+    _growing("jpeg_errors", "misplaced stripes", "broken blocks"),
+    _growing("jpeg2000_errors", "transmission smears", "transmission errors"),
+    _growing("tone_shift", "tonal shift", "shifted brightness"),
+    _growing("altered_contrast", "altered contrast", "contrast alteration"),
+    _growing("altered_saturation", "altered saturation", "saturation alteration"),
+    _growing("comfort_noise", "synthetic grain", "replaced grain"),
+    _growing("compressed_noise", "compressed noise", "compressed grain"),
+    _growing("dithering", "dithering dots", "dither patterns"),
+    _growing("sparse_sampling", "sampling artefacts", "reconstruction artefacts"),
+    # of CSIQ
+    _growing("pink_noise", "pink noise", "cloudy noise"),
+    _growing("contrast_loss", "contrast loss", "washed-out tones"),
+)
+"""Types of TID2013 and CSIQ (LIVE's fast fading is `jpeg2000_errors`) that KADID-10k has not: levels 1..5."""
+
+DISTORTIONS = KADID_DISTORTIONS + OTHER_DISTORTIONS
 
 FEATURES: dict[str, FeatureSpec] = {spec.name: spec for spec in (*ATTRIBUTES, *DISTORTIONS)}
 """Name -> wording, in the canonical order of a description."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biqa.language.features import ATTRIBUTES, DISTORTIONS, FEATURES, NOTHING, corpus, coverage, describe, parse
+from biqa.language.features import ATTRIBUTES, DISTORTIONS, FEATURES, KADID_DISTORTIONS, NOTHING, corpus, coverage, describe, parse
 
 
 @st.composite
@@ -35,7 +35,7 @@ def test_any_text_is_taken(text: str) -> None:
 
 def test_every_sentence_means_one_feature_at_one_strength() -> None:
     said = [sentence for spec in FEATURES.values() for sentence, _ in spec.sentences()]
-    assert len(said) == len({sentence.lower() for sentence in said}) == 6 * 3 * 5 + 23 * 8 * 5 + 2 * 3 * 5
+    assert len(said) == len({sentence.lower() for sentence in said}) == 6 * 3 * 5 + 37 * 8 * 5 + 2 * 3 * 5
     for name, spec in FEATURES.items():
         assert [parse(sentence) for sentence, _ in spec.sentences()] == [{name: strength} for _, strength in spec.sentences()]
 
@@ -106,4 +106,4 @@ def test_parsing_is_fast_enough_for_every_query_of_a_data_set() -> None:
 def test_distortions_are_those_of_kadid(shared: Path) -> None:
     with (shared / "datasets" / "kadid10k_mean_opinion_by_type_level.csv").open() as file:
         names = list(dict.fromkeys(row["name"] for row in csv.DictReader(file)))
-    assert [spec.name for spec in DISTORTIONS] == names
+    assert [spec.name for spec in KADID_DISTORTIONS] == names
