@@ -82,6 +82,9 @@ class Images:
     records: list[Record]
     targets: dict[str, Description]
     skipped: list[str]
+    """A sentence for each image that is left out because it cannot be used."""
+    notes: list[str]
+    """What an importer repaired or found odd, with counts."""
 
     @property
     def fingerprint(self) -> str:
@@ -110,7 +113,9 @@ def load_images(composed: DictConfig) -> Images:
     require_split(records, "val")
     require_split(records, "test")
     targets.fit(train)
-    return Images(source.card, records, {record.image: targets.describe(record) for record in records}, skipped)
+    described = {record.image: targets.describe(record) for record in records}
+    notes = [sentence for part in (source, targets) if hasattr(part, "report") for sentence in part.report.problems]
+    return Images(source.card, records, described, skipped, notes)
 
 
 def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None) -> VLM:

@@ -84,18 +84,39 @@ class SyntheticData(Data):
 
 
 @dataclass
-class LiveCData(Data):
-    """LIVE In the Wild Image Quality Challenge Database."""
+class OfficialData(Data):
+    """A published data set in its official layout. What is said of each set stands in the docstring of its class in biqa/data/."""
 
-    _target_: str = "biqa.data.livec.LiveC"
     root: str = MISSING
-    """Folder ChallengeDB_release as unzipped."""
+    """Its unpacked folder, or the folder that holds it."""
+    protocol: str | None = None
+    """Name of the split: "official", "reference", "prompt", "random" or "q-align", of which each set has some; null: the first of its class."""
     split_seed: int = 0
-    """Draws the random split; apart from the seed of the run."""
+    """Draws the split where none is published; apart from the seed of the run."""
     val_share: float = MISSING
-    """Share of all images held out for validation."""
+    """Share of all groups held out for validation (of an official split without one: of its training groups)."""
     test_share: float = MISSING
-    """Share of all images held out for test."""
+    """Share of all groups held out for test, where the split is drawn."""
+
+
+@dataclass
+class KoniqData(OfficialData):
+    """KonIQ-10k."""
+
+    _target_: str = "biqa.data.koniq.Koniq"
+    scale: str = MISSING
+    """Which of its scores: "acr" (mean of the votes 1..5) or "zscore"."""
+    size: str | None = None
+    """Folder of images, "1024x768" or "512x384"; null: the larger one that is there."""
+
+
+@dataclass
+class LiveData(OfficialData):
+    """LIVE release 2."""
+
+    _target_: str = "biqa.data.live.Live"
+    version: str = MISSING
+    """Which of its DMOS: "realigned" or "old"."""
 
 
 @dataclass
@@ -136,6 +157,39 @@ class TableData(Data):
 
 
 @dataclass
+class LabelsJsonData(Data):
+    """Label files of Q-Align or DeQA-Score. The signs and defects of these files: docstring of biqa.data.labels_json."""
+
+    _target_: str = "biqa.data.labels_json.LabelsJson"
+    train: str = MISSING
+    """Their training file."""
+    test: str | None = None
+    """Their test file; null: test images are drawn from the training file."""
+    root: str = MISSING
+    """Folder that the image names start from."""
+    low: float = MISSING
+    """Lower end of the scale of gt_score."""
+    high: float = MISSING
+    """Upper end of the scale of gt_score."""
+    direction: str = MISSING
+    """What gt_score is: "mos" (higher is better) or "dmos" (higher is worse)."""
+    name: str | None = None
+    """Name of the data set; null: the training file's name."""
+    group: str | None = None
+    """Regular expression: what it finds in a file name (the reference) stays on one side of a split; null: the image itself."""
+    split_seed: int = 0
+    """Draws validation images, and test images where there is no test file; apart from the seed of the run."""
+    val_share: float = MISSING
+    """Share of all groups held out for validation; with a test file, of the training groups."""
+    test_share: float = MISSING
+    """Share of all groups held out for test, where there is no test file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse([_pattern_problem("data.group", self.group)])
+
+
+@dataclass
 class Descriptions:
     """Where the description targets of stage 1 come from (METHOD.md section 7)."""
 
@@ -157,6 +211,27 @@ class FileDescriptions(Descriptions):
     """Column or key of the image name."""
     description: str = MISSING
     """Column or key of the text."""
+
+
+@dataclass
+class ConversationDescriptions(Descriptions):
+    """Answers from conversations about images (Q-Instruct, Q-Pathway, LLaVA, M3-AGIQA)."""
+
+    file: str = MISSING
+    """json list, or jsonl."""
+    question: str | None = None
+    """Regular expression of the questions whose answers count; null: any."""
+    on_leak: str = MISSING
+    """A sentence before the end that gives the answer away: "stop" refuses the text; "skip_sentence" drops the sentence, counted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse(
+            [
+                (self.on_leak not in ("stop", "skip_sentence"), f"descriptions.on_leak={self.on_leak} is not known: choose stop or skip_sentence."),
+                _pattern_problem("descriptions.question", self.question),
+            ]
+        )
 
 
 @dataclass
@@ -471,10 +546,14 @@ class Config:
 
 SCHEMAS: dict[str, type] = {
     "synthetic": SyntheticData,
-    "livec": LiveCData,
+    "official": OfficialData,
+    "koniq": KoniqData,
+    "live": LiveData,
     "table": TableData,
+    "labels_json": LabelsJsonData,
     "descriptions": Descriptions,
     "file": FileDescriptions,
+    "conversations": ConversationDescriptions,
     "tiny": TinyModel,
     "owl2": Owl2Model,
     "tuning": Tuning,

@@ -152,6 +152,8 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         build_trainer(composed, folder, logs=False)
     with seconds.phase("data"):
         images = load_images(composed)
+    for note in images.notes:
+        print(note)
     if images.skipped:
         print(f"Left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
     folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
@@ -275,6 +277,7 @@ def write(
                 "fingerprint": images.fingerprint,
                 "stand_in": images.card.stand_in,
                 "skipped": images.skipped,
+                "notes": images.notes,
             }
         },
         "config": OmegaConf.to_container(composed),

@@ -11,7 +11,14 @@ from biqa.errors import IncompatibleChoice
 from biqa.run import numbers_to_words
 
 CONF = Path(schema.config_directory())
-MISSING = {"data=livec": ["data.root=x"], "data=table": ["data.file=x", "data.low=1", "data.high=5"], "descriptions=file": ["descriptions.file=x"]}
+OFFICIAL = ("agiqa", "biq2021", "csiq", "kadid", "koniq", "live", "livec", "spaq", "tid2013")
+MISSING = {
+    **{f"data={name}": ["data.root=x"] for name in OFFICIAL},
+    "data=table": ["data.file=x", "data.low=1", "data.high=5"],
+    "data=labels_json": ["data.train=x", "data.root=x", "data.low=1", "data.high=5", "data.direction=mos"],
+    "descriptions=file": ["descriptions.file=x"],
+    "descriptions=conversations": ["descriptions.file=x"],
+}
 CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
 
 

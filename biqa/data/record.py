@@ -60,6 +60,8 @@ class Record:
     """Known distortions as (type, level 1..5), for `descriptions=distortions`; () for a pristine or an unlabelled image."""
     attributes: dict[str, float] = field(default_factory=dict)
     """Annotated attributes (name -> value, any scale), for `descriptions=attributes`."""
+    subset: str | None = None
+    """Source within the data set, where sources differ in quality: accuracy within subsets is reported too."""
 
 
 class DataSource(Protocol):

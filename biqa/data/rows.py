@@ -1,9 +1,11 @@
-"""Rows of a csv, tsv, jsonl or json file as words, each with its place for error messages."""
+"""Rows of a csv, tsv, jsonl, json or xlsx file as words, each with its place for error messages."""
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from biqa.errors import BadRecord, DatasetNotFound
@@ -29,6 +31,17 @@ class Row:
         except ValueError as error:
             hint = " Write a decimal point, not a comma." if "," in self.cells[column] else " Correct it, or take the row out."
             raise BadRecord(f'{self.where}: "{self.cells[column]}" in column {column} is not a number.{hint}') from error
+
+    def whole(self, column: str) -> int:
+        """The cell as a whole number; a spreadsheet may have it as 3.0.
+
+        Raises:
+            BadRecord: it is none.
+        """
+        value = self.number(column)
+        if not value.is_integer():
+            raise BadRecord(f'{self.where}: "{self.cells[column]}" in column {column} is not a whole number. Correct it, or take the row out.')
+        return int(value)
 
 
 def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
@@ -64,6 +77,55 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
                 f"{row.where}: no column {', '.join(missing)}; found {', '.join(row.cells)}. Name the columns of your file in the config."
             )
     return rows
+
+
+def read_sheet(file: Path, sheet: str, columns: Sequence[str], header: int = 1) -> list[Row]:
+    """All rows of one sheet of a workbook, below its header.
+
+    Args:
+        file: an .xlsx file.
+        sheet: name of the sheet.
+        columns: columns that must be there.
+        header: row of the column names, as a spreadsheet counts.
+
+    Raises:
+        DatasetNotFound: no such file, sheet or column (the message lists those found).
+        BadRecord: damaged, or without a row.
+    """
+    lines = _sheet_lines(file, sheet)
+    place = f'{file}, sheet "{sheet}"'
+    names = lines[header - 1] if len(lines) >= header else []
+    missing = [column for column in columns if column not in names]
+    if missing:
+        found = ", ".join(name for name in names if name) or "none"
+        raise DatasetNotFound(f"{place}, row {header}: no column {', '.join(missing)}; found {found}. Use the file of the release.")
+    twice = [column for column in columns if names.count(column) > 1]
+    if twice:
+        raise BadRecord(f"{place}, row {header}: the column {', '.join(twice)} stands there twice. Use the file of the release.")
+    rows = [
+        Row(f"{place}, row {number}", dict(zip_longest(names, line[: len(names)], fillvalue="")))
+        for number, line in enumerate(lines[header:], start=header + 1)
+        if any(line)
+    ]
+    if not rows:
+        raise BadRecord(f"{place}: there are no rows below the header. Unpack or download it again.")
+    return rows
+
+
+def _sheet_lines(file: Path, sheet: str) -> list[list[str]]:
+    from openpyxl import load_workbook
+
+    if not file.is_file():
+        raise DatasetNotFound(f"{file}: there is no such file. Unpack the release again.")
+    try:
+        with file.open("rb") as handle, closing(load_workbook(handle, read_only=True, data_only=True)) as workbook:
+            sheets = workbook.sheetnames
+            if sheet in sheets:
+                workbook[sheet].reset_dimensions()  # some programs write a wrong size, and rows would be cut to it
+                return [["" if cell is None else str(cell).strip() for cell in line] for line in workbook[sheet].iter_rows(values_only=True)]
+    except Exception as error:  # the reader fails in many ways on a damaged file
+        raise BadRecord(f"{file}: cannot be read as a workbook ({error}). Unpack or download it again.") from error
+    raise DatasetNotFound(f'{file}: there is no sheet "{sheet}"; found {", ".join(sheets) or "none"}. Use the file of the release.')
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:

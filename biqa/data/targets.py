@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biqa.data.images import load_image
 from biqa.data.measured import measure
 from biqa.data.record import Record
-from biqa.data.rows import Row, read_rows
+from biqa.data.rows import read_rows
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.language.features import ATTRIBUTES, DISTORTIONS, describe, parse
 from biqa.language.leak import check_leak
@@ -216,11 +216,62 @@ def _measured_version(path: Path, changed_ns: int) -> dict[str, float]:
     return measure(np.asarray(load_image(path)))
 
 
-class FileTargets:
-    """Texts of your own. Verdict sentences at the end are cut off and kept apart (`verdicts`), as Q-Instruct's texts need.
+class TextTargets:
+    """Texts of one's own, as a file has them. Verdict sentences at the end are kept apart (`verdicts`), as Q-Instruct's texts need.
 
     The features of a target are those that `biqa.language.features.parse` finds in its text: all of them in biqa's own wording, few or none
-    in free text.
+    in free text. A subclass reads the file and calls `add`.
+
+    Args:
+        file: where the texts stand.
+        seed: draws one text where an image has several.
+        noun: what the file calls a text, for messages.
+    """
+
+    def __init__(self, *, file: str | Path, seed: int, noun: str) -> None:
+        self.file = Path(file)
+        self.seed = seed
+        self.noun = noun
+        self.texts: dict[str, list[tuple[str, str]]] = {}
+        """Image, as the file names it -> (file and row, text without verdict) of each of its texts."""
+        self.verdicts: dict[str, str] = {}
+        """File and row -> the verdict that was cut off there; as many as there were."""
+
+    def add(self, where: str, image: str, text: str, verdict: str) -> None:
+        """Take in one text; `where` is its file and row, `text` and `verdict` what `cut_verdict` made of it."""
+        self.texts.setdefault(image, []).append((where, text))
+        if verdict:
+            self.verdicts[where] = verdict
+
+    def fit(self, train: Sequence[Record]) -> None:
+        """Nothing to fit."""
+
+    def name_of(self, record: Record) -> str:
+        """The name under which `texts` has an image, if it has any."""
+        return record.image
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image.
+
+        Raises:
+            BadRecord: the file has no text for it, or the text is nothing but a verdict.
+            AnswerLeak: the text gives the answer away before its end.
+        """
+        choices = self.texts.get(self.name_of(record))
+        if choices is None:
+            raise BadRecord(
+                f"Image {record.image}: {self.file} has no text for it (its first image is {next(iter(self.texts))}). "
+                f"Add a row under that name, or choose descriptions=measured, which describes any image."
+            )
+        where, text = choices[draw_for(record.image, self.seed).integers(len(choices))]
+        if not text:
+            raise BadRecord(f"{where}: the {self.noun} of image {record.image} says nothing but a verdict. Say what is seen, or take it out.")
+        check_leak(text, where)
+        return Description(text, parse(text))
+
+
+class FileTargets(TextTargets):
+    """Texts of your own in a table, one a row.
 
     Args:
         file: .csv, .tsv, .jsonl or .json (a list of objects).
@@ -233,40 +284,6 @@ class FileTargets:
     """
 
     def __init__(self, *, file: str | Path, seed: int = 0, image: str = "image", description: str = "description") -> None:
-        self.file = Path(file)
-        self.seed = seed
-        self.description = description
-        self.texts: dict[str, list[tuple[str, str]]] = {}
-        """Image -> (file and row, text without verdict) of each of its texts."""
-        self.verdicts: dict[str, str] = {}
-        """File and row -> the verdict that was cut off there; as many as there were."""
+        super().__init__(file=file, seed=seed, noun=description)
         for row in read_rows(self.file, [image, description]):
-            self._add(row, row.cells[image], row.cells[description])
-
-    def fit(self, train: Sequence[Record]) -> None:
-        """Nothing to fit."""
-
-    def describe(self, record: Record) -> Description:
-        """The target of one image.
-
-        Raises:
-            BadRecord: the file has no text for it, or the text is nothing but a verdict.
-            AnswerLeak: the text gives the answer away before its end.
-        """
-        if record.image not in self.texts:
-            raise BadRecord(
-                f"Image {record.image}: {self.file} has no text for it (its first image is {next(iter(self.texts))}). "
-                f"Add a row under that name, or choose descriptions=measured, which describes any image."
-            )
-        choices = self.texts[record.image]
-        where, text = choices[draw_for(record.image, self.seed).integers(len(choices))]
-        if not text:
-            raise BadRecord(f"{where}: the {self.description} of image {record.image} says nothing but a verdict. Say what is seen, or take it out.")
-        check_leak(text, where)
-        return Description(text, parse(text))
-
-    def _add(self, row: Row, image: str, text: str) -> None:
-        said, verdict = cut_verdict(text)
-        self.texts.setdefault(image, []).append((row.where, said))
-        if verdict:
-            self.verdicts[row.where] = verdict
+            self.add(row.where, row.cells[image], *cut_verdict(row.cells[description]))

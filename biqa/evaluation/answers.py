@@ -10,9 +10,10 @@ from biqa.errors import BadRecord
 from biqa.language.levels import LEVELS
 
 PROBABILITIES = tuple(f"p_{level}" for level in LEVELS)
-COLUMNS = ("dataset", "image", "query", "description", "level", *PROBABILITIES, "score", "q")
+COLUMNS = ("dataset", "image", "query", "description", "level", *PROBABILITIES, "score", "q", "subset")
 """`query` 0 is the greedy answer, 1..N the sampled ones. `level` is the word of the answer (sampled at temperature T; arg-max for query 0), or
-missing when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]."""
+missing when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]; `subset` the source
+of the image within the data set, missing where there is none."""
 
 
 def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

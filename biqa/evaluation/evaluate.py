@@ -42,6 +42,8 @@ class Answers:
     """Index of the likeliest level of queries 1..N (decision "argmax"; of equals the worse), -1 where there is no distribution, shape [images, N]."""
     unparsed: Floats
     """Percent of the queries 0..N without a level word, shape [images]."""
+    subset: NDArray[np.str_]
+    """Source of each image within the data set, "" where there is none, shape [images]."""
 
     def select(self, rows: NDArray[np.int64]) -> "Answers":
         """The answers for some of the images, by position."""
@@ -53,13 +55,15 @@ class Answers:
             sampled=self.sampled[rows],
             argmax=self.argmax[rows],
             unparsed=self.unparsed[rows],
+            subset=self.subset[rows],
         )
 
 
 def evaluate(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> Figures:
     """Every figure of METHOD.md section 5 that an answers table holds, each with its 95 % bootstrap interval over images.
 
-    - from query 0: `srcc`, `krcc`, `plcc`, `plcc_logistic4` in -1..1 and `rmse` on the scale of q;
+    - from query 0: `srcc`, `krcc`, `plcc`, `plcc_logistic4` in -1..1 and `rmse` on the scale of q; where the images come from several subsets also
+      `srcc_within`, the mean over subsets of the SRCC inside each, weighted by their images: what is left when the source cannot be told;
     - from queries 1..N, when there are any: `srcc_mean` and `plcc_mean` of the mean score, and for both decisions `instability_*`, `flip_rate_*`,
       `pairwise_disagreement_*` (percent) and `level_entropy_*` (bits), * = sampled or argmax; `score_std`;
     - from all queries: `unparsed`, the percent of answers without a level word; `unscored`, the percent of images whose query 0 has no score.
@@ -113,6 +117,8 @@ def statistics(answers: Answers) -> dict[str, Statistic]:
         IncompatibleChoice: N = 1.
     """
     found: dict[str, Statistic] = {name: _of_scored(function, answers.score, answers.q) for name, function in _ACCURACY.items()}
+    if len(set(answers.subset)) > 1:
+        found["srcc_within"] = _within(answers.subset, found_in=lambda rows: _of_scored(srcc, answers.score[rows], answers.q[rows]))
     if answers.scores.shape[1]:
         known = ~np.isnan(answers.scores)
         total = np.where(known, answers.scores, 0.0).sum(axis=1)
@@ -160,6 +166,13 @@ def _of_scored(function: Callable[..., Floats], score: Floats, q: Floats) -> Sta
     return lambda counts: function(score[known], q[known], None if counts is None else counts[:, known])
 
 
+def _within(subset: NDArray[np.str_], found_in: Callable[[NDArray[np.bool_]], Statistic]) -> Statistic:
+    """Mean of a figure over subsets, weighted by their numbers of images (not by those of a resample)."""
+    members = [subset == name for name in np.unique(subset)]
+    statistics = [(rows, rows.mean(), found_in(rows)) for rows in members]
+    return lambda counts: np.asarray(sum(share * statistic(None if counts is None else counts[:, rows]) for rows, share, statistic in statistics))
+
+
 def _mean_of(values: Floats) -> Statistic:
     """The mean of a figure that each image has by itself, over the images that have it."""
     known = ~np.isnan(values)
@@ -188,6 +201,7 @@ def _as_arrays(part: pd.DataFrame, dataset: str) -> Answers:
         sampled=levels[:, 1:],
         argmax=likeliest[:, 1:],
         unparsed=100.0 * (levels == UNPARSED).mean(axis=1),
+        subset=np.array(["" if pd.isna(name) else str(name) for name in part["subset"].to_numpy()[::width]]),
     )
 
 

@@ -36,7 +36,15 @@ KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versi
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "numpy", "scipy", "pandas", "pillow")
 """Packages whose version can move a figure."""
 
-ACCURACY = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic4": "PLCC (logistic)", "krcc": "KRCC", "rmse": "RMSE", "srcc_mean": "SRCC (mean score)"}
+ACCURACY = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic4": "PLCC (logistic)",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "srcc_mean": "SRCC (mean score)",
+    "srcc_within": "SRCC (within subsets)",
+}
 STABILITY = {
     "instability_sampled": "instability % (sampled)",
     "instability_argmax": "instability % (arg-max)",

@@ -70,6 +70,7 @@ class VerdictModule(StageModule):
                 **dict(zip(PROBABILITIES, probabilities[i, query].tolist(), strict=True)),
                 "score": float(scores[i, query]),
                 "q": item.record.q,
+                "subset": item.record.subset,
             }
             for i, item in enumerate(items)
             for query in range(probabilities.shape[1])

@@ -26,6 +26,21 @@ def test_figures_are_those_of_scipy(answers):
     assert found["plcc_mean"]["value"] == pytest.approx(stats.pearsonr(mean_score, greedy["q"])[0])
 
 
+def test_accuracy_within_subsets_is_what_is_left_without_the_source(answers):
+    table = answers(images=90)
+    names = sorted(set(table["image"]))
+    table["subset"] = table["image"].map({name: "abc"[min(rank // 20, 2)] for rank, name in enumerate(names)})
+    greedy = table[table["query"] == 0]
+    within = {name: (stats.spearmanr(part["score"], part["q"])[0], len(part)) for name, part in greedy.groupby("subset")}
+    assert [size for _, size in within.values()] == [20, 20, 50]
+    figure = evaluate(table, resamples=200)["synthetic"]["srcc_within"]
+    assert figure["value"] == pytest.approx(sum(value * size for value, size in within.values()) / 90)
+    assert figure["low"] < figure["value"] < figure["high"]
+    told = table.assign(score=table["subset"].map({"a": 0.1, "b": 0.5, "c": 0.9}))  # a model that knows the source and nothing else
+    assert np.isnan(evaluate(told, resamples=20)["synthetic"]["srcc_within"]["value"])
+    assert "srcc_within" not in evaluate(answers(), resamples=20)["synthetic"]
+
+
 def test_instability_of_both_decisions(answers):
     table = answers()
     sampled = table[table["query"] > 0]
