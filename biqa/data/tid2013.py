@@ -17,8 +17,8 @@ TYPES = (
 """Types 01..24 in biqa's words."""
 
 STRENGTHS = {"colour_block": (5, 4, 3, 2, 1), "altered_contrast": (3, 1, 4, 2, 5)}
-"""Types whose levels do not grow with what is seen: level 1..5 -> strength, by the mean opinion of the level over all references. More blocks (15) are
-rated better, and the levels of the contrast change (17) alternate between less and more contrast."""
+"""Types whose levels do not grow with what is seen: level 1..5 -> strength, by the mean opinion of the level over all references. More
+blocks (15) are rated better; the levels of the contrast change (17) alternate between less and more contrast."""
 
 
 class Tid2013(OfficialSet):
