@@ -16,10 +16,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.data.images import check_images
 from biqa.data.module import DataModule, Item
 from biqa.data.record import Card, Record, Split
 from biqa.data.splits import fingerprint, require_split
+from biqa.data.survey import check_images, survey
 from biqa.data.targets import Description
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt, load_weights
@@ -108,11 +108,14 @@ def load_images(composed: DictConfig) -> Images:
         UserError: whatever is wrong with files, rows, images or splits.
     """
     source, targets = make(composed.data), make(composed.descriptions)  # a missing file of texts is told before images are made or read
-    records, skipped = check_images(source.records(), on_bad_image=composed.data.on_bad_image)
+    listed = source.records()
+    cache = composed.images.cache and Path(composed.images.cache).expanduser()
+    looks = survey([record.path for record in listed], targets.parts, cache=cache, workers=composed.images.workers)
+    records, skipped = check_images(listed, composed.data.on_bad_image, looks)
     train = require_split(records, "train")
     require_split(records, "val")
     require_split(records, "test")
-    targets.fit(train)
+    targets.fit(train, {record.path: look for record, look in zip(listed, looks, strict=True)})
     described = {record.image: targets.describe(record) for record in records}
     notes = [sentence for part in (source, targets) if hasattr(part, "report") for sentence in part.report.problems]
     return Images(source.card, records, described, skipped, notes)

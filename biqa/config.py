@@ -190,6 +190,19 @@ class LabelsJsonData(Data):
 
 
 @dataclass
+class Images:
+    """How image files are looked at before a run: do they decode, and what is measured on them."""
+
+    cache: str | None = MISSING
+    """Folder that keeps what was found in a file until it changes, so that the next run need not look again; null: nothing is kept."""
+    workers: int = MISSING
+    """Processes that look."""
+
+    def __post_init__(self) -> None:
+        _refuse([(self.workers < 1, f"images.workers={self.workers}: choose 1 or more.")])
+
+
+@dataclass
 class Descriptions:
     """Where the description targets of stage 1 come from (METHOD.md section 7)."""
 
@@ -519,6 +532,7 @@ class Config:
     overwrite: bool = False
     """Delete the run folder of that name first."""
     data: Data = MISSING
+    images: Images = MISSING
     descriptions: Descriptions = MISSING
     model: Model = MISSING
     stage: Stage = MISSING

@@ -16,7 +16,7 @@ from yaml import YAMLError
 from biqa.errors import RunExists, RunNotFound
 
 NO_DIFFERENCE = (
-    "name", "runs", "ckpt", "overwrite", "logger", "data.root", "data.file", "data.workers",
+    "name", "runs", "ckpt", "overwrite", "logger", "data.root", "data.file", "data.workers", "images",
     "trainer.accelerator", "trainer.devices", "trainer.workers", "trainer.cache_mb", "trainer.progress", "trainer.checkpoint_steps",
 )  # fmt: skip
 """Options that may change between two calls of one run: where things lie and on what they run, not what is computed."""

@@ -1,6 +1,9 @@
 """What several tests share: a small tiny model, a picture, a place for ../shared."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["BIQA_CACHE"] = tempfile.mkdtemp(prefix="biqa-cache-")
+atexit.register(shutil.rmtree, os.environ["BIQA_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

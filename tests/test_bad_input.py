@@ -267,18 +267,26 @@ def test_a_csv_that_is_none(place, refused, content, message):
     assert refused(*TABLE) == f"{message}\n"
 
 
-@pytest.mark.parametrize("root", ["nowhere", "scores.csv"])
-def test_live_in_the_wild_is_not_there(refused, root):
-    error = refused("data=livec", f"data.root={root}", *SMALL)
-    assert error.startswith(f"{root}: LIVE in the Wild is not there. Set data.root= to the unzipped folder, which looks like this:\n")
-    assert "Ask for it at https://live.ece.utexas.edu" in error
+def test_live_in_the_wild_is_not_there(refused):
+    error = refused("data=livec", "data.root=nowhere", *SMALL)
+    assert error.startswith("nowhere: LIVE in the Wild is not there (there is no such folder). Set data.root= to the unpacked folder, ")
+    assert "ChallengeDB_release/\n" in error
+    assert "Source: https://live.ece.utexas.edu" in error
+
+
+def test_live_in_the_wild_is_a_file(place, refused):
+    (place / "ChallengeDB.zip").write_bytes(b"PK")
+    assert refused("data=livec", "data.root=ChallengeDB.zip", *SMALL) == (
+        "ChallengeDB.zip: this is a file. LIVE in the Wild is read from its unpacked folder. "
+        "Unpack it (unzip ChallengeDB.zip) and set data.root= to the folder.\n"
+    )
 
 
 def test_an_image_of_live_in_the_wild_is_missing_or_damaged(place, refused):
     write_release(place, missing="3.png", undecodable="5.png")
     assert refused(*LIVEC) == (
         "release/Data/AllImages_release.mat, row 11 (3.png): the image release/Images/3.png is missing. "
-        "Unzip it again, or set data.on_bad_image=skip to leave such images out.\n"
+        "Unpack the release again, or set data.on_bad_image=skip to leave such images out.\n"
     )
     (place / "release" / "Images" / "3.png").write_bytes((place / "3.png").read_bytes())
     assert "Image 5.png (row 6 of 10): release/Images/5.png: cannot be decoded" in refused(*LIVEC)
@@ -391,7 +399,7 @@ def test_a_report_of_nothing_or_of_broken_runs(place, refused, options, message)
     ("arguments", "message"),
     [
         (["biqa.run", "stage.epoch=3"], "There is no option stage.epoch. What there is beside it: "),
-        (["biqa.run", "data=livec", "data.root=nowhere"], "nowhere: LIVE in the Wild is not there. Set data.root= to the unzipped folder"),
+        (["biqa.run", "data=livec", "data.root=nowhere"], "nowhere: LIVE in the Wild is not there (there is no such folder). Set data.root= to the unpacked folder"),
         (["biqa.report", "runs=nowhere"], "runs=nowhere: there is no such folder."),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_result_says_what_was_measured_and_where_it_comes_from(four, stage):
     assert result["sampling"] == {"repeats": 2, "temperature": 1.0, "top_p": 1.0}
     assert result["config"] == OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert {"python", "biqa", "torch", "transformers", "lightning", "hydra-core", "numpy", "scipy", "pandas"} <= result["versions"].keys()
-    expected = {"images": 12, "fingerprint": images_of(folder).fingerprint, "stand_in": True, "skipped": []}
+    expected = {"images": 12, "fingerprint": images_of(folder).fingerprint, "stand_in": True, "skipped": [], "notes": []}
     assert result["data"] == {"synthetic": expected}
     phases = (
         {"build", "data", "answer", "evaluate"} | ({"fit"} if stage != "zero_shot" else set()) | ({"describe"} if stage == "inference" else set())

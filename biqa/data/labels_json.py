@@ -123,7 +123,7 @@ class LabelsJson:
         split_seed: draws the validation images, and without `test` the test images.
         val_share: share of the groups held out for validation (with `test`: of the training groups).
         test_share: share of the groups held out for test, without `test`.
-        on_bad_image: "stop" refuses an entry whose image is missing; "skip" leaves that to `biqa.data.images.check_images`, which counts it.
+        on_bad_image: "stop" refuses an entry whose image is missing; "skip" leaves that to `biqa.data.survey.check_images`, which counts it.
 
     Raises:
         IncompatibleChoice: the scale is empty, or a DMOS one that ends at or below 0; the direction is not known; the name has a slash.

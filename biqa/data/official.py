@@ -66,7 +66,7 @@ class OfficialSet(ABC):
         split_seed: draws the random split, and the validation images of an official split that has none.
         val_share: share of all groups held out for validation (of an official split that has none: share of its training groups).
         test_share: share of all groups held out for test, where the split is drawn.
-        on_bad_image: "stop" refuses a label whose image is missing; "skip" leaves that to `biqa.data.images.check_images`, which counts and lists it.
+        on_bad_image: "stop" refuses a label whose image is missing; "skip" leaves that to `biqa.data.survey.check_images`, which counts and lists it.
 
     Raises:
         IncompatibleChoice: there is no such protocol.

@@ -39,7 +39,7 @@ class Table:
         split_seed: draws the random split.
         val_share: share of all groups held out for validation, when there is no split column.
         test_share: share of all groups held out for test, when there is no split column.
-        on_bad_image: "stop" refuses a row whose image is missing; "skip" leaves that to `biqa.data.images.check_images`, which counts and lists it.
+        on_bad_image: "stop" refuses a row whose image is missing; "skip" leaves that to `biqa.data.survey.check_images`, which counts and lists it.
 
     Raises:
         IncompatibleChoice: the scale is empty, the direction is not known, or the name has a slash.

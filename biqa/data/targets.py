@@ -4,23 +4,24 @@ Every source has `fit(train)`, which looks at the training images only, and `des
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from biqa.data.images import load_image
-from biqa.data.measured import measure
 from biqa.data.record import Record
 from biqa.data.rows import read_rows
+from biqa.data.survey import Look, Part, look_at, survey
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.language.features import ATTRIBUTES, DISTORTIONS, describe, parse
 from biqa.language.leak import check_leak
 from biqa.language.prompts import cut_verdict
+
+Looks = Mapping[Path, Look]
+"""Path -> what `biqa.data.survey` found in the image."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ def _worded(features: dict[str, int], seed: int, image: str) -> Description:
     return Description(text, features)
 
 
+class DescriptionSource(Protocol):
+    """Where description targets come from: one class a source, built from named arguments."""
+
+    parts: Collection[Part]
+    """What it needs to know of every image."""
+
+    def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
+        """Look at the training records, and at what was found in their images. Raises a UserError where they will not do."""
+        ...
+
+    def describe(self, record: Record) -> Description:
+        """The target of one image. Raises a UserError where there is none, or where it gives the answer away."""
+        ...
+
+
 class DistortionTargets:
     """Known distortions in words: the strength is the level (1..5).
 
@@ -51,12 +67,13 @@ class DistortionTargets:
         seed: draws the paraphrases.
     """
 
+    parts: Collection[Part] = ()
     names = tuple(spec.name for spec in DISTORTIONS)
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def fit(self, train: Sequence[Record]) -> None:
+    def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
         """Check that the data set has distortions at all: without any, "no visible distortion" would be said of every image.
 
         Raises:
@@ -120,6 +137,8 @@ class AttributeTargets:
         IncompatibleChoice: `names` points to something that has no wording.
     """
 
+    parts: Collection[Part] = ()
+
     def __init__(self, *, seed: int = 0, names: Mapping[str, str] | None = None) -> None:
         self.seed = seed
         self.names = names
@@ -127,7 +146,7 @@ class AttributeTargets:
             if feature.removeprefix("-") not in ATTRIBUTE_NAMES.values():
                 raise IncompatibleChoice(f"Attribute {attribute}: there is no wording for {feature}. Choose from {KNOWN_ATTRIBUTES}.")
 
-    def fit(self, train: Sequence[Record]) -> None:
+    def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
         """Fit the bins.
 
         Raises:
@@ -176,44 +195,45 @@ class MeasuredTargets:
 
     Args:
         seed: draws the paraphrases.
-        workers: threads that measure the training images. An image measured before in this process and not changed since is not measured again.
     """
 
-    def __init__(self, *, seed: int = 0, workers: int = 2) -> None:
-        self.seed = seed
-        self.workers = workers
+    parts: Collection[Part] = ("measured",)
 
-    def fit(self, train: Sequence[Record]) -> None:
-        """Measure the training images and fit the bins.
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+        self.looks: Looks = {}
+
+    def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
+        """Fit the bins.
+
+        Args:
+            train: training records.
+            looks: measurements of all records by path, as `survey` makes them; None: of the training images, made here.
 
         Raises:
             BadRecord: an image does not decode, or is too small to measure.
         """
-        with ThreadPoolExecutor(self.workers) as pool:
-            values = list(pool.map(_measured, train))
+        paths = [record.path for record in train]
+        self.looks = dict(zip(paths, survey(paths, self.parts), strict=True)) if looks is None else looks
+        values = [self._measured(record) for record in train]
         self.bins = QuantileBins({feature: [row[feature] for row in values] for feature in values[0]})
 
     def describe(self, record: Record) -> Description:
-        """The target of one image.
+        """The target of one image; one that nobody looked at yet is measured here.
 
         Raises:
             BadRecord: the image does not decode, or is too small to measure.
         """
-        return _worded(self.bins.strengths(_measured(record)), self.seed, record.image)
+        return _worded(self.bins.strengths(self._measured(record)), self.seed, record.image)
 
-
-def _measured(record: Record) -> dict[str, float]:
-    try:
-        return _measured_version(record.path, record.path.stat().st_mtime_ns)
-    except (BadRecord, ValueError, FileNotFoundError) as error:
-        raise BadRecord(
-            f"Image {record.image} cannot be measured: {error}. Replace it or take its row out; or choose descriptions=file, which needs no pixels."
-        ) from error
-
-
-@lru_cache(maxsize=1_000_000)
-def _measured_version(path: Path, changed_ns: int) -> dict[str, float]:
-    return measure(np.asarray(load_image(path)))
+    def _measured(self, record: Record) -> dict[str, float]:
+        look = self.looks.get(record.path) or look_at(record.path, self.parts)
+        if look.measured is None:
+            raise BadRecord(
+                f"Image {record.image} cannot be measured: {look.problem or look.unmeasurable}. Replace it or take its row out; "
+                f"or choose descriptions=file, which needs no pixels."
+            )
+        return look.measured
 
 
 class TextTargets:
@@ -227,6 +247,8 @@ class TextTargets:
         seed: draws one text where an image has several.
         noun: what the file calls a text, for messages.
     """
+
+    parts: Collection[Part] = ()
 
     def __init__(self, *, file: str | Path, seed: int, noun: str) -> None:
         self.file = Path(file)
@@ -243,7 +265,7 @@ class TextTargets:
         if verdict:
             self.verdicts[where] = verdict
 
-    def fit(self, train: Sequence[Record]) -> None:
+    def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
         """Nothing to fit."""
 
     def name_of(self, record: Record) -> str:

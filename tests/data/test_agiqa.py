@@ -12,8 +12,8 @@ from releases import fill
 from scipy.stats import spearmanr
 
 from biqa.data.agiqa import Agiqa
-from biqa.data.images import check_images
 from biqa.data.record import Record
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 
 COLUMNS = ("name", "prompt", "adj1", "adj2", "style", "mos_quality", "std_quality", "mos_align", "std_align")

@@ -11,8 +11,8 @@ from releases import fill
 from scipy.stats import spearmanr
 
 from biqa.data.biq2021 import FILES, Biq2021
-from biqa.data.images import check_images
 from biqa.data.splits import split_by_group
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 
 TRAIN = [(f"ss0{1 + number % 3} ({number}).jpg", f"{number / 20:.4f}") for number in range(1, 11)]

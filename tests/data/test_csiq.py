@@ -11,8 +11,8 @@ from releases import fill
 from scipy.stats import spearmanr
 
 from biqa.data.csiq import TYPES, Csiq
-from biqa.data.images import check_images
 from biqa.data.record import Record
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound
 from biqa.language.features import FEATURES
 

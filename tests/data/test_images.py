@@ -1,7 +1,5 @@
-"""Files to RGB, and the look at every file."""
+"""Files to RGB."""
 
-import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biqa.data import images
-from biqa.data.images import check_images, load_image
-from biqa.data.record import Record
+from biqa.data.images import load_image
 from biqa.errors import BadRecord
 
 RED = (200, 10, 20)
-
-
-def record(path: Path) -> Record:
-    return Record(image=path.name, path=path, q=0.5, split="train", group=path.name, score=3.0)
 
 
 @pytest.mark.parametrize(
@@ -78,39 +70,3 @@ def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000_000)  # what Pillow itself finds suspicious
     with pytest.raises(BadRecord, match="Scale it down"):
         load_image(tmp_path / "a.png")
-
-
-def damaged(tmp_path: Path) -> dict[str, Path]:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(buffer, "png")
-    files = {"cut.png": buffer.getvalue()[:3000], "empty.png": b"", "text.png": b"not an image"}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    Image.new("RGB", (4, 4)).save(tmp_path / "fine.png")
-    return {name: tmp_path / name for name in ("fine.png", *files, "missing.png")}
-
-
-def test_bad_images_are_left_out_counted_and_listed(tmp_path: Path) -> None:
-    records = [record(path) for path in damaged(tmp_path).values()]
-    usable, skipped = check_images(records, "skip")
-    assert usable == records[:1]
-    assert [line.split(":")[0] for line in skipped] == [f"Image {r.image} (row {i} of 5)" for i, r in enumerate(records[1:], start=2)]
-    assert skipped[-1].endswith("there is no such file.")
-
-
-def test_a_bad_image_stops_the_run_by_name(tmp_path: Path) -> None:
-    records = [record(path) for path in damaged(tmp_path).values()]
-    with pytest.raises(BadRecord, match=r"Image cut\.png \(row 2 of 5\): .*cut\.png: cannot be decoded .*in all: 4\. .*data\.on_bad_image=skip"):
-        check_images(records, "stop")
-    assert check_images(records[:1], "stop") == (records[:1], [])
-
-
-def test_a_file_is_decoded_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = damaged(tmp_path)["fine.png"]
-    decoded: list[Path] = []
-    monkeypatch.setattr(images, "load_image", decoded.append)
-    check_images([record(path)] * 3, "stop", workers=1)
-    assert decoded == [path]
-    os.utime(path, ns=(1, 1))
-    check_images([record(path)], "stop")
-    assert decoded == [path, path]

@@ -11,10 +11,10 @@ import pytest
 from releases import fill
 from scipy.stats import spearmanr
 
-from biqa.data.images import check_images
 from biqa.data.kadid import Kadid
 from biqa.data.layout import Folder
 from biqa.data.record import Record
+from biqa.data.survey import check_images
 from biqa.data.targets import DistortionTargets
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 from biqa.language.features import KADID_DISTORTIONS, parse

@@ -12,9 +12,9 @@ import pytest
 from releases import fill
 from scipy.stats import pearsonr, spearmanr
 
-from biqa.data.images import check_images
 from biqa.data.koniq import INDICATORS, SCORES, SETS, SIZES, Koniq
 from biqa.data.splits import fingerprint
+from biqa.data.survey import check_images
 from biqa.data.targets import AttributeTargets
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 from biqa.language.features import parse

@@ -12,8 +12,8 @@ from releases import fill
 from scipy.io import loadmat, savemat
 from scipy.stats import spearmanr
 
-from biqa.data.images import check_images
 from biqa.data.live import COUNTS, Live
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 
 DISTORTED = {"jp2k": 169, "jpeg": 175, "wn": 145, "gblur": 145, "fastfading": 145}

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from biqa.data.images import check_images
 from biqa.data.livec import TRAINING, LiveC
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound
 
 NAMES = [f"{number}.{'bmp' if number % 2 else 'JPG'}" for number in range(1, 11)]

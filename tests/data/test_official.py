@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from releases import fill
 
-from biqa.data.images import check_images
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card, Record, Split
+from biqa.data.survey import check_images
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 
 

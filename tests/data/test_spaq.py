@@ -11,9 +11,9 @@ from openpyxl import Workbook
 from releases import fill
 from scipy.stats import spearmanr
 
-from biqa.data.images import check_images
 from biqa.data.record import Record
 from biqa.data.spaq import SCORES, Spaq
+from biqa.data.survey import check_images
 from biqa.data.targets import AttributeTargets
 from biqa.errors import BadRecord, DatasetNotFound
 from biqa.language.features import parse

@@ -134,7 +134,7 @@ def photographs(place: Path) -> list[Record]:
 
 def test_measurements_in_words(tmp_path: Path) -> None:
     records = photographs(tmp_path)
-    targets = MeasuredTargets(seed=0, workers=2)
+    targets = MeasuredTargets(seed=0)
     targets.fit(records)
     said = [targets.describe(r) for r in records]
     assert [d.features["sharpness"] for d in said] == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0]

@@ -9,7 +9,7 @@ import pytest
 from releases import fill
 from scipy.stats import spearmanr
 
-from biqa.data.images import check_images
+from biqa.data.survey import check_images
 from biqa.data.tid2013 import TYPES, Tid2013
 from biqa.errors import BadRecord, DatasetNotFound
 from biqa.language.features import FEATURES

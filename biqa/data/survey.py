@@ -1,0 +1,225 @@
+"""One look at every image of a data set, in parallel and kept on disk: does it decode, how large is it, its perceptual hash, its measurements."""
+
+import json
+import multiprocessing
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from biqa.data.images import load_image
+from biqa.data.measured import measure
+from biqa.data.record import Record
+from biqa.errors import BadRecord
+
+Part = Literal["hash", "measured"]
+
+VERSION = 1
+"""Of what is measured. A change that moves a figure raises it, so that no old look is taken for a new one."""
+
+FEW = 256
+"""Up to so many images are looked at in threads: starting processes would take longer."""
+
+AT_ONCE = 16
+"""Images that a process is handed at a time."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one image file."""
+
+    problem: str | None
+    """Why it cannot be used; None: it can."""
+    width: int = 0
+    """Pixels."""
+    height: int = 0
+    """Pixels."""
+    hash: str | None = None
+    """Perceptual hash, 64 bits as 16 hex digits; None where it was not asked for."""
+    measured: dict[str, float] | None = None
+    """`biqa.data.measured.measure`; None where it was not asked for, or `unmeasurable` says why not."""
+    unmeasurable: str | None = None
+    """Why it cannot be measured though it decodes."""
+
+    def has(self, parts: Collection[Part]) -> bool:
+        """Whether all that is asked for is there."""
+        known = {"hash": self.hash is not None, "measured": (self.measured or self.unmeasurable) is not None}
+        return self.problem is not None or all(known[part] for part in parts)
+
+
+def survey(
+    paths: Sequence[Path], parts: Collection[Part] = (), *, cache: Path | None = None, workers: int = 2, title: str = "Looking at images"
+) -> list[Look]:
+    """Look at every image, or remember the look of an earlier run: one for each path, in their order.
+
+    Args:
+        paths: image files.
+        parts: what is asked for beyond decodability and size.
+        cache: folder in which looks are kept, for files that have not changed since (time and size); None: nothing is kept. A damaged or
+            unwritable cache costs time, never a result.
+        workers: processes.
+        title: what the progress bar says.
+    """
+    states = [_state(path) for path in paths]
+    looks: dict[Path, Look] = {}
+    with _memory(cache) as memory:
+        known = memory.known(parts)
+        for path, state in zip(paths, states, strict=True):
+            if state is None:
+                looks[path] = Look(problem=f"{path}: there is no such file.")
+            elif (look := known.get((str(path.absolute()), *state))) is not None:
+                looks[path] = look
+        todo = {path: state for path, state in zip(paths, states, strict=True) if state is not None and path not in looks}
+        for path, look in _look_at(list(todo), parts, workers, title):
+            looks[path] = look
+            memory.keep(path, todo[path], look)
+    return [looks[path] for path in paths]
+
+
+def look_at(path: Path, parts: Collection[Part] = ()) -> Look:
+    """One look at one image."""
+    try:
+        image = load_image(path)
+    except BadRecord as error:
+        return Look(problem=str(error))
+    found = Look(problem=None, width=image.width, height=image.height)
+    if "hash" in parts:
+        from imagehash import phash
+
+        found = Look(**{**asdict(found), "hash": str(phash(image))})
+    if "measured" in parts:
+        try:
+            found = Look(**{**asdict(found), "measured": measure(np.asarray(image))})
+        except ValueError as error:
+            found = Look(**{**asdict(found), "unmeasurable": str(error)})
+    return found
+
+
+def _look_at(paths: Sequence[Path], parts: Collection[Part], workers: int, title: str) -> Iterator[tuple[Path, Look]]:
+    """Look at images in parallel, with a progress bar on a terminal where there are many."""
+    if not paths:
+        return
+    console = Console(stderr=True)
+    with _pool(len(paths), workers) as pool:
+        found = pool.map(partial(look_at, parts=tuple(parts)), paths, chunksize=AT_ONCE)
+        yield from zip(
+            paths, track(found, title, total=len(paths), console=console, disable=not console.is_terminal or len(paths) <= FEW), strict=True
+        )
+
+
+def _pool(images: int, workers: int) -> Executor:
+    if images <= FEW or workers <= 1:
+        return ThreadPoolExecutor(max(1, workers))
+    # spawn: a fork of a process with torch's threads in it may hang
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def check_images(
+    records: Sequence[Record], on_bad_image: Literal["stop", "skip"], looks: Sequence[Look] | None = None
+) -> tuple[list[Record], list[str]]:
+    """Leave unusable images out, or stop: a bad one is known by name before a run starts and not hours into it.
+
+    Args:
+        records: what the data set lists.
+        on_bad_image: "stop" ends at the first bad image; "skip" leaves bad images out.
+        looks: what `survey` found, one for each record; None: look now.
+
+    Returns:
+        The usable records in their order, and a sentence for each image left out.
+
+    Raises:
+        BadRecord: an image is missing or does not decode, and on_bad_image is "stop"; or none can be used. Names image, row and file, and says how
+            many there are.
+    """
+    looks = survey([record.path for record in records]) if looks is None else looks
+    bad = [
+        f"Image {record.image} (row {row} of {len(records)}): {look.problem}"
+        for row, (record, look) in enumerate(zip(records, looks, strict=True), start=1)
+        if look.problem
+    ]
+    if bad and on_bad_image == "stop":
+        raise BadRecord(f"{bad[0]} Unusable images in all: {len(bad)}. Repair the file, or set data.on_bad_image=skip to leave such images out.")
+    if len(bad) == len(records):
+        raise BadRecord(f"{bad[0]} None of the {len(records)} images can be used. Set data.root= to the folder of the images.")
+    return [record for record, look in zip(records, looks, strict=True) if not look.problem], bad
+
+
+State = tuple[int, int]
+"""Time of the last change in nanoseconds, size in bytes."""
+
+
+def _state(path: Path) -> State | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+class _Memory:
+    """Looks of earlier runs in an SQLite file; forgets everything where there is none."""
+
+    def __init__(self, connection: sqlite3.Connection | None) -> None:
+        self.connection = connection
+        self.unsaved = 0
+
+    def known(self, parts: Collection[Part]) -> dict[tuple[str, int, int], Look]:
+        """(path, time, size) -> look, of those that have all parts."""
+        if self.connection is None:
+            return {}
+        rows = self.connection.execute("SELECT path, changed, size, look FROM looks WHERE version = ?", (VERSION,))
+        looks = {(path, changed, size): Look(**json.loads(look)) for path, changed, size, look in rows}
+        return {key: look for key, look in looks.items() if look.has(parts)}
+
+    def keep(self, path: Path, state: State, look: Look) -> None:
+        """Remember a look, on disk every few hundred and at the end: what was seen before a kill need not be seen again."""
+        if self.connection is None:
+            return
+        row = (str(path.absolute()), *state, VERSION, json.dumps(asdict(look)))
+        self.connection.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", row)
+        self.unsaved += 1
+        if self.unsaved >= FEW:
+            self.connection.commit()
+            self.unsaved = 0
+
+
+@contextmanager
+def _memory(cache: Path | None) -> Iterator[_Memory]:
+    connection = None if cache is None else _connect(cache / "looks.sqlite")
+    if connection is None:
+        yield _Memory(None)
+        return
+    with closing(connection):
+        try:
+            yield _Memory(connection)
+        finally:
+            connection.commit()
+
+
+def _connect(file: Path, again: bool = True) -> sqlite3.Connection | None:
+    """The table of looks; a damaged file is made anew, and where nothing can be written there is none."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(file, timeout=60)
+    except (OSError, sqlite3.OperationalError):
+        return None
+    try:
+        connection.execute("CREATE TABLE IF NOT EXISTS looks (path TEXT PRIMARY KEY, changed INTEGER, size INTEGER, version INTEGER, look TEXT)")
+        connection.execute("SELECT path, changed, size, version, look FROM looks LIMIT 1").fetchone()
+        return connection
+    except sqlite3.OperationalError:  # read-only, locked, or another table of that name
+        connection.close()
+        return None
+    except sqlite3.DatabaseError:
+        connection.close()
+        with suppress(OSError):
+            file.unlink()
+        return _connect(file, again=False) if again else None
