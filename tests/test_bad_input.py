@@ -399,7 +399,10 @@ def test_a_report_of_nothing_or_of_broken_runs(place, refused, options, message)
     ("arguments", "message"),
     [
         (["biqa.run", "stage.epoch=3"], "There is no option stage.epoch. What there is beside it: "),
-        (["biqa.run", "data=livec", "data.root=nowhere"], "nowhere: LIVE in the Wild is not there (there is no such folder). Set data.root= to the unpacked folder"),
+        (
+            ["biqa.run", "data=livec", "data.root=nowhere"],
+            "nowhere: LIVE in the Wild is not there (there is no such folder). Set data.root= to the unpacked folder",
+        ),
         (["biqa.report", "runs=nowhere"], "runs=nowhere: there is no such folder."),
     ],
 )
