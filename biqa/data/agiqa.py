@@ -26,7 +26,7 @@ class Agiqa(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="agiqa", low=0.0, high=5.0, direction="mos")
+    card = Card(name="agiqa", low=0.0, high=5.0, direction="mos", images=2982, published=(0.0, 4.49))
     protocols = ("random", "prompt")
     release = Release(
         title="AGIQA-3K",

@@ -32,7 +32,7 @@ class Biq2021(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="biq2021", low=0.0, high=1.0, direction="mos")
+    card = Card(name="biq2021", low=0.0, high=1.0, direction="mos", images=12000, published=(0.0, 1.0))
     protocols = ("official", "random")
     release = Release(
         title="BIQ2021",

@@ -38,7 +38,7 @@ class Csiq(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="csiq", low=0.0, high=1.0, direction="dmos")
+    card = Card(name="csiq", low=0.0, high=1.0, direction="dmos", images=866, published=(0.0, 1.0))
     protocols = ("reference",)
     release = Release(
         title="CSIQ",

@@ -34,7 +34,7 @@ class Kadid(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="kadid", low=1.0, high=5.0, direction="mos")
+    card = Card(name="kadid", low=1.0, high=5.0, direction="mos", images=10125, published=(1.0, 4.94))
     protocols = ("reference", "q-align")
     release = Release(
         title="KADID-10k",

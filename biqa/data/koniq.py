@@ -19,8 +19,8 @@ FOLDERS = ("koniq10k", "koniq-10k", "koniq")
 PLACES = ("", *(f"{name}/" for name in FOLDERS))
 """Where label files and images may lie: in data.root itself, or one folder below."""
 SCALES = {
-    "acr": Card(name="koniq", low=1.0, high=5.0, direction="mos"),
-    "zscore": Card(name="koniq", low=0.0, high=100.0, direction="mos"),
+    "acr": Card(name="koniq", low=1.0, high=5.0, direction="mos", images=10073, published=(1.09, 4.32)),
+    "zscore": Card(name="koniq", low=0.0, high=100.0, direction="mos", images=10073, published=(3.9, 88.4)),
 }
 INDICATOR_NAMES = {"brightness": "brightness", "contrast": "contrast", "colorfulness": "colourfulness", "sharpness": "sharpness"}
 """Column -> feature."""

@@ -13,8 +13,8 @@ COUNTS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 """Folder -> entries, in the order of the label files. Entry k of a folder is img{k}.bmp."""
 
 VERSIONS = {
-    "realigned": ("dmos_realigned.mat", "dmos_new", Card(name="live", low=-3.0, high=112.0, direction="dmos")),
-    "old": ("dmos.mat", "dmos", Card(name="live", low=0.0, high=100.0, direction="dmos")),
+    "realigned": ("dmos_realigned.mat", "dmos_new", Card(name="live", low=-3.0, high=112.0, direction="dmos", images=779, published=(-2.65, 111.78))),
+    "old": ("dmos.mat", "dmos", Card(name="live", low=0.0, high=100.0, direction="dmos", images=779)),
 }
 """Version -> file, variable, scale."""
 

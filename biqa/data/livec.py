@@ -32,7 +32,7 @@ class LiveC(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="livec", low=0.0, high=100.0, direction="mos")
+    card = Card(name="livec", low=0.0, high=100.0, direction="mos", images=1162, published=(3.42, 92.44))
     protocols = ("random",)
     release = Release(
         title="LIVE in the Wild",

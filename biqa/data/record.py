@@ -23,6 +23,10 @@ class Card:
     direction: Literal["mos", "dmos"]
     stand_in: bool = False
     """True when the scores are not human opinions of these very images. Every table says so."""
+    images: int | None = None
+    """Labelled images of the whole release."""
+    published: tuple[float, float] | None = None
+    """Lowest and highest score of the whole release."""
 
     def quality(self, score: float, where: str) -> float:
         """Map a raw score to q in [0, 1], 1 = best (METHOD.md section 2).

@@ -30,7 +30,7 @@ class Spaq(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="spaq", low=0.0, high=100.0, direction="mos")
+    card = Card(name="spaq", low=0.0, high=100.0, direction="mos", images=11125, published=(2.0, 96.0))
     protocols = ("random",)
     release = Release(
         title="SPAQ",

@@ -41,7 +41,7 @@ class Tid2013(OfficialSet):
     Args: see OfficialSet.
     """
 
-    card = Card(name="tid2013", low=0.0, high=9.0, direction="mos")
+    card = Card(name="tid2013", low=0.0, high=9.0, direction="mos", images=3000, published=(0.24, 7.22))
     protocols = ("reference",)
     release = Release(
         title="TID2013",

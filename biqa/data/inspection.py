@@ -1,0 +1,146 @@
+"""What can be wrong with a data set on disk, checked before anything is trained on it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biqa.data.record import SPLITS, Card, Record
+from biqa.data.survey import Look
+
+State = Literal["ok", "note", "wrong"]
+NAMED = 5
+"""So many cases are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check: "wrong" should be mended before training; a "note" is worth knowing."""
+
+    name: str
+    state: State
+    text: str
+
+
+def inspect(card: Card, records: Sequence[Record], looks: Mapping[Path, Look], *, near_bits: int) -> list[Check]:
+    """All checks.
+
+    Args:
+        card: of the data set.
+        records: all labelled images, usable or not.
+        looks: path -> what was found in the image, with its perceptual hash.
+        near_bits: images whose hashes differ in so many of 64 bits or fewer count as the same picture.
+    """
+    usable = [record for record in records if looks[record.path].problem is None]
+    return [
+        check_count(card, records),
+        check_files(records, looks),
+        check_scores(card, records),
+        check_direction(card, records),
+        check_splits(records),
+        check_groups(records),
+        check_overlap(usable, looks, near_bits),
+    ]
+
+
+def check_count(card: Card, records: Sequence[Record]) -> Check:
+    """The number of labelled images against that of the whole release."""
+    if card.images is None:
+        return Check("labels", "ok", f"{len(records)} labelled images")
+    if len(records) == card.images:
+        return Check("labels", "ok", f"{len(records)} labelled images, as in the release")
+    return Check("labels", "note", f"{len(records)} labelled images, of {card.images} in the whole release")
+
+
+def check_files(records: Sequence[Record], looks: Mapping[Path, Look]) -> Check:
+    """Every image is there and decodes."""
+    problems = [problem for record in records if (problem := looks[record.path].problem)]
+    if problems:
+        return Check("images", "wrong", f"{len(problems)} of {len(records)} cannot be used: {_some(problems)}")
+    sizes = [(look.width, look.height) for record in records for look in [looks[record.path]]]
+    (width, height), most = Counter(sizes).most_common(1)[0]
+    largest = max(w * h for w, h in sizes) / 1e6
+    return Check("images", "ok", f"all {len(records)} decode; {most} of them are {width} x {height}, the largest has {largest:.1f} megapixels")
+
+
+def check_scores(card: Card, records: Sequence[Record]) -> Check:
+    """The scores against the range that the release has."""
+    scores = np.array([record.score for record in records])
+    found = f"{card.direction.upper()} {scores.min():g}..{scores.max():g} on a scale of {card.low:g}..{card.high:g}"
+    if card.published is not None and (scores.min() < card.published[0] - 1e-6 or scores.max() > card.published[1] + 1e-6):
+        return Check(
+            "scores", "wrong", f"{found}: outside the published range {card.published[0]:g}..{card.published[1]:g}. Another version of the labels?"
+        )
+    if len(np.unique(scores)) < 3:
+        return Check("scores", "wrong", f"{found}: fewer than three different scores. Is it the right column?")
+    return Check("scores", "ok", found)
+
+
+def check_direction(card: Card, records: Sequence[Record]) -> Check:
+    """Where the strength of distortions is known, quality must fall with it: else the scale is upside down."""
+    by_strength: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if len(record.distortions) == 1:
+            kind, strength = record.distortions[0]
+            by_strength[kind][strength].append(record.q)
+    graded = [strengths for strengths in by_strength.values() if len(strengths) > 1]
+    if not graded:
+        return Check("direction", "note", f"cannot be tested (no graded distortions); taken as {card.direction}")
+    falling = sum(np.mean(strengths[min(strengths)]) > np.mean(strengths[max(strengths)]) for strengths in graded)
+    text = f"mean quality falls from the weakest to the strongest level in {falling} of {len(graded)} distortion types"
+    if falling > len(graded) / 2:
+        return Check("direction", "ok", text)
+    return Check("direction", "wrong", f"{text}: is the scale upside down?")
+
+
+def check_splits(records: Sequence[Record]) -> Check:
+    """No split is empty, and each spans the qualities."""
+    counts = Counter(record.split for record in records)
+    text = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    return Check("splits", "ok" if all(counts[split] for split in SPLITS) else "wrong", text)
+
+
+def check_groups(records: Sequence[Record]) -> Check:
+    """No group (reference, prompt) on two sides."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        sides[record.group].add(record.split)
+    torn = [group for group, splits in sides.items() if len(splits) > 1]
+    if torn:
+        return Check("groups", "wrong", f"{len(torn)} of {len(sides)} groups lie in several splits: {_some(torn)}")
+    return Check("groups", "ok", f"{len(sides)} groups, each in one split")
+
+
+def check_overlap(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Check:
+    """No picture is in two splits under two names, as far as perceptual hashes tell."""
+    pairs = near_duplicates(records, looks, near_bits)
+    if not pairs:
+        return Check("overlap", "ok", f"no picture stands in two splits (perceptual hashes differ in more than {near_bits} bits)")
+    named = [f"{first.image} ({first.split}) and {second.image} ({second.split})" for first, second in pairs]
+    return Check("overlap", "note", f"{len(pairs)} pairs across splits look alike: {_some(named)}")
+
+
+def near_duplicates(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> list[tuple[Record, Record]]:
+    """Pairs of images in different splits whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
+    by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
+    hashes = {split: _hashes(members, looks) for split, members in by_split.items()}
+    pairs = []
+    for one, other in combinations(SPLITS, 2):
+        for row, value in enumerate(hashes[one]):
+            near = np.flatnonzero(np.bitwise_count(hashes[other] ^ value) <= near_bits)
+            pairs += [(by_split[one][row], by_split[other][column]) for column in near]
+    return pairs
+
+
+def _hashes(records: Sequence[Record], looks: Mapping[Path, Look]) -> NDArray[np.uint64]:
+    return np.array([int(looks[record.path].hash or "0", 16) for record in records], dtype=np.uint64)
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - NAMED
+    return "; ".join(texts[:NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,149 @@
+"""The door to a data set: is everything there and the right way up? And what would stage 1 learn to say?
+
+python -m biqa.prepare data=koniq data.root=koniq10k
+python -m biqa.prepare --help
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from biqa import config as schema
+from biqa.doors import open_door, user_errors
+from biqa.errors import BadRecord, IncompatibleChoice, UserError
+
+if TYPE_CHECKING:
+    from biqa.data.inspection import Check
+    from biqa.data.record import Record
+    from biqa.data.targets import Description
+
+
+@dataclass
+class PrepareConfig:
+    """What to check, and where to write."""
+
+    data: schema.Data = MISSING
+    images: schema.Images = MISSING
+    descriptions: schema.Descriptions = MISSING
+    out: str = MISSING
+    """Folder that checks, targets and figures are written to."""
+    examples: int = MISSING
+    """Number of targets that are shown."""
+    near_bits: int = MISSING
+    """Pictures in two splits whose 64-bit perceptual hashes differ in so many bits or fewer are reported."""
+
+    def __post_init__(self) -> None:
+        problems = [f"examples={self.examples}: choose 0 or more."] if self.examples != MISSING and self.examples < 0 else []
+        if self.near_bits != MISSING and not 0 <= self.near_bits <= 32:
+            problems.append(f"near_bits={self.near_bits}: choose 0 (equal hashes) to 32 of the 64 bits.")
+        if not self.out:
+            problems.append("out= is empty: name a folder.")
+        if problems:
+            raise IncompatibleChoice("\n".join(problems))
+
+
+ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig, provider="biqa")
+
+
+@hydra.main(version_base="1.3", config_path=schema.config_directory(), config_name="prepare")
+@user_errors
+def main(composed: DictConfig) -> None:
+    """Check the data set that the options name. Exit code 2 when something is wrong with it."""
+    OmegaConf.resolve(composed)
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, PrepareConfig)
+    if unknown := sorted(set(vars(config)) - {option.name for option in fields(PrepareConfig)}):
+        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --help for those that there are.")
+    prepare(config, composed)
+
+
+def prepare(config: PrepareConfig, composed: DictConfig) -> None:
+    """Look, check, describe, write, show.
+
+    Raises:
+        UserError: the labels cannot be read at all.
+        BadRecord: a check found something wrong (all is written and shown before).
+        IncompatibleChoice: `out` cannot be made a folder.
+    """
+    from biqa.building import make
+    from biqa.data.inspection import Check, inspect
+    from biqa.data.survey import survey
+
+    source, targets = make(composed.data, without=("on_bad_image",), on_bad_image="skip"), make(composed.descriptions)
+    records = source.records()
+    cache = config.images.cache and Path(config.images.cache).expanduser()
+    looks = survey([record.path for record in records], {"hash", *targets.parts}, cache=cache or None, workers=config.images.workers)
+    seen = {record.path: look for record, look in zip(records, looks, strict=True)}
+    checks = inspect(source.card, records, seen, near_bits=config.near_bits)
+    usable = [record for record in records if seen[record.path].problem is None]
+    described: dict[str, Description] = {}
+    try:
+        targets.fit([record for record in usable if record.split == "train"], seen)
+        described = {record.image: targets.describe(record) for record in usable}
+        checks.append(Check("descriptions", "ok", f"{len(described)} written, none gives the answer away"))
+    except UserError as error:
+        checks.append(Check("descriptions", "wrong", str(error)))
+    notes = [sentence for part in (source, targets) if hasattr(part, "report") for sentence in part.report.problems]
+    checks += [Check("import", "note", note) for note in notes]
+    write(Path(config.out), source.card.name, usable, checks, described)
+    show(source.card.name, checks, list(described.items())[:: max(1, len(described) // max(1, config.examples))][: config.examples])
+    if wrong := sum(check.state == "wrong" for check in checks):
+        raise BadRecord(
+            f"{wrong} of {len(checks)} checks found something wrong with {source.card.name}: "
+            f"see the table above, or {Path(config.out) / 'checks.json'}."
+        )
+
+
+def write(out: Path, name: str, usable: "list[Record]", checks: "list[Check]", described: "dict[str, Description]") -> None:
+    """checks.json, targets.jsonl (to read, or for descriptions=file) and the two figures.
+
+    Raises:
+        IncompatibleChoice: `out` cannot be made a folder.
+    """
+    from biqa.reporting.data_figures import draw_contact_sheet, draw_histogram
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
+    lines = [
+        {"image": record.image, "split": record.split, "q": record.q, "description": target.text, "features": target.features}
+        for record in usable
+        if (target := described.get(record.image))
+    ]
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as temporary:
+        place = Path(temporary)
+        (place / "checks.json").write_text(json.dumps([asdict(check) for check in checks], indent=2) + "\n", encoding="utf-8")
+        (place / "targets.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        if usable:
+            draw_histogram(name, usable).savefig(place / "figure.png", dpi=150)
+            draw_contact_sheet(name, usable).savefig(place / "contact_sheet.png", dpi=110)
+        for file in place.iterdir():
+            file.replace(out / file.name)
+
+
+def show(name: str, checks: "list[Check]", examples: "list[tuple[str, Description]]") -> None:
+    """The checks as a table, and some of the targets."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    marks = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "wrong": "[red]WRONG[/red]"}
+    table = Table("check", "", "found", title=name)
+    for check in checks:
+        table.add_row(check.name, marks[check.state], escape(check.text))
+    console.print(table)
+    for image, target in examples:
+        console.print(f"[bold]{escape(image)}[/bold]: {escape(target.text)}")
+
+
+if __name__ == "__main__":
+    schema.register()
+    open_door(main)

@@ -1,0 +1,95 @@
+"""What can be wrong with a data set, made wrong on purpose."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from biqa.data.inspection import inspect, near_duplicates
+from biqa.data.record import Card, Record
+from biqa.data.survey import Look
+
+CARD = Card(name="made", low=1.0, high=5.0, direction="mos", images=10, published=(1.0, 4.7))
+SIDES = ("train", "train", "train", "train", "train", "train", "val", "val", "test", "test")
+
+
+def records(card: Card = CARD) -> list[Record]:
+    scores = [4.7, 4.1, 3.2, 2.2, 1.0, 4.4, 3.9, 3.0, 2.4, 1.5]  # jpeg 1..5, then white noise 1..5
+    return [
+        Record(
+            image=f"{i}.png", path=Path(f"{i}.png"), q=card.quality(score, "here"), split=SIDES[i], group=f"{i}", score=score,
+            distortions=((("jpeg", "white_noise")[i // 5], i % 5 + 1),),
+        )
+        for i, score in enumerate(scores)
+    ]  # fmt: skip
+
+
+def looks(of: list[Record]) -> dict[Path, Look]:
+    return {
+        record.path: Look(problem=None, width=640, height=480, hash=f"{(0x9E3779B97F4A7C15 * (i + 1)) % 2**64:016x}") for i, record in enumerate(of)
+    }
+
+
+def states(of: list[Record], seen: dict[Path, Look], card: Card = CARD) -> dict[str, tuple[str, str]]:
+    return {check.name: (check.state, check.text) for check in inspect(card, of, seen, near_bits=4)}
+
+
+def test_nothing_is_wrong() -> None:
+    made = records()
+    assert states(made, looks(made)) == {
+        "labels": ("ok", "10 labelled images, as in the release"),
+        "images": ("ok", "all 10 decode; 10 of them are 640 x 480, the largest has 0.3 megapixels"),
+        "scores": ("ok", "MOS 1..4.7 on a scale of 1..5"),
+        "direction": ("ok", "mean quality falls from the weakest to the strongest level in 2 of 2 distortion types"),
+        "splits": ("ok", "train 6, val 2, test 2"),
+        "groups": ("ok", "10 groups, each in one split"),
+        "overlap": ("ok", "no picture stands in two splits (perceptual hashes differ in more than 4 bits)"),
+    }
+
+
+def test_a_scale_upside_down_is_seen() -> None:
+    card = replace(CARD, direction="dmos")
+    made = records(card)
+    state, text = states(made, looks(made), card)["direction"]
+    assert state == "wrong"
+    assert text.endswith("in 0 of 2 distortion types: is the scale upside down?")
+    plain = [replace(record, distortions=()) for record in made]
+    assert states(plain, looks(plain), card)["direction"] == ("note", "cannot be tested (no graded distortions); taken as dmos")
+
+
+def test_images_that_cannot_be_used_are_counted_and_the_first_named() -> None:
+    made = records()
+    seen = looks(made) | {made[i].path: Look(problem=f"{i}.png: there is no such file.") for i in range(7)}
+    state, text = states(made, seen)["images"]
+    assert state == "wrong"
+    assert text.startswith("7 of 10 cannot be used: 0.png: there is no such file.; 1.png")
+    assert text.endswith("; and 2 more")
+
+
+def test_labels_of_another_version_are_seen() -> None:
+    made = [*records()[:9], replace(records()[9], score=4.9)]
+    assert states(made, looks(made))["scores"] == (
+        "wrong", "MOS 1..4.9 on a scale of 1..5: outside the published range 1..4.7. Another version of the labels?",
+    )  # fmt: skip
+    same = [replace(record, score=3.0) for record in made]
+    assert states(same, looks(same))["scores"][0] == "wrong"
+    assert states(made[:4], looks(made[:4]))["labels"] == ("note", "4 labelled images, of 10 in the whole release")
+
+
+def test_empty_splits_and_torn_groups_are_wrong() -> None:
+    made = [replace(record, group="one") if i in (0, 9) else record for i, record in enumerate(records())]
+    assert states(made, looks(made))["groups"] == ("wrong", "1 of 9 groups lie in several splits: one")
+    training = [record for record in made if record.split == "train"]
+    assert states(training, looks(training))["splits"] == ("wrong", "train 6, val 0, test 0")
+
+
+@pytest.mark.parametrize(("bits", "found"), [(0, True), (4, True), (5, False)])
+def test_the_same_picture_in_two_splits(bits: int, found: bool) -> None:
+    made = records()
+    seen = looks(made)
+    other = int(seen[made[0].path].hash or "", 16) ^ (2**bits - 1)
+    seen[made[8].path] = replace(seen[made[8].path], hash=f"{other:016x}")
+    seen[made[1].path] = seen[made[0].path]  # twice within one split: no leak
+    named = [(first.image, second.image) for first, second in near_duplicates(made, seen, near_bits=4)]
+    assert named == ([("0.png", "8.png"), ("1.png", "8.png")] if found else [])
+    assert states(made, seen)["overlap"][0] == ("note" if found else "ok")

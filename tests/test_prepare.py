@@ -1,0 +1,104 @@
+"""The door to a data set, on a small table of pictures."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biqa import config as schema
+from biqa.data.targets import FileTargets
+from biqa.doors import open_door
+from biqa.prepare import main
+
+FILES = {"checks.json", "targets.jsonl", "figure.png", "contact_sheet.png"}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 12 * i + 20, (40, 40, 3), dtype=np.uint8)).save(f"{i}.png")
+    tmp_path.joinpath("scores.csv").write_text("image,mos\n" + "".join(f"{i}.png,{1 + i / 5}\n" for i in range(20)))
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def prepare(*arguments: str) -> tuple[int | str, str, str]:
+        schema.register()
+        monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
+        code: int | str = 0
+        try:
+            open_door(main)
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return code, " ".join(said.out.split()), said.err
+
+    return prepare
+
+
+TABLE = ("data=table", "data.file=scores.csv", "data.low=1", "data.high=5", "out=out")
+
+
+def test_a_sound_folder_is_checked_and_described(place, call):
+    code, out, err = call(*TABLE, "examples=2")
+    assert (code, err) == (0, "")
+    assert "all 20 decode" in out
+    assert "20 written, none gives the answer away" in out
+    assert {path.name for path in (place / "out").iterdir()} == FILES
+    targets = [json.loads(line) for line in (place / "out" / "targets.jsonl").read_text().splitlines()]
+    assert sorted(target["image"] for target in targets) == sorted(f"{i}.png" for i in range(20))
+    assert sum(target["description"] in out for target in targets) >= 2
+    assert len(FileTargets(file=place / "out" / "targets.jsonl").texts) == 20  # what descriptions=file reads
+    checks = {check["name"]: check["state"] for check in json.loads((place / "out" / "checks.json").read_text())}
+    assert set(checks.values()) <= {"ok", "note"}
+    for name in ("figure.png", "contact_sheet.png"):
+        with Image.open(place / "out" / name) as picture:
+            assert picture.width > 300
+
+
+def test_what_is_wrong_is_told_and_ends_with_code_2(place, call):
+    (place / "3.png").write_bytes(b"no image")
+    (place / "5.png").unlink()
+    code, out, err = call(*TABLE)
+    assert code == 2
+    assert "2 of 20 cannot be used" in out
+    assert "5.png: there is no such" in " ".join(out.replace("│", " ").replace("images WRONG", "").split())
+    assert err == "1 of 8 checks found something wrong with scores: see the table above, or out/checks.json.\n"
+    assert {path.name for path in (place / "out").iterdir()} == FILES
+    assert len((place / "out" / "targets.jsonl").read_text().splitlines()) == 18
+
+
+def test_descriptions_that_cannot_be_made_are_a_check_too(place, call):
+    code, out, _ = call(*TABLE, "descriptions=attributes")
+    assert code == 2
+    assert "no annotated value of any attribute" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "You must specify 'data'"),
+        (("data=nothing",), "Could not find 'data/nothing'"),
+        (("data=koniq", "data.root=nowhere"), "KonIQ-10k is not there"),
+        (
+            ("data=table", "data.file=scores.csv", "data.low=3", "data.high=5"),
+            "scores.csv, row 2, column mos: score 1.0 is not within the scale 3..5",
+        ),
+        ((*TABLE, "near_bits=99"), "near_bits=99: choose 0"),
+        ((*TABLE, "outt=x"), "There is no option outt"),
+        ((*TABLE, "+x=1"), "There is no option x"),
+        ((*TABLE[:-1], "out=scores.csv/x"), "out=scores.csv/x cannot be made"),
+    ],
+)
+def test_a_mistake_is_one_message_and_leaves_nothing(place, call, arguments, message):
+    before = {path.name for path in place.iterdir()}
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert {path.name for path in place.iterdir()} == before
