@@ -73,6 +73,7 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
     """
     from biqa.building import make
     from biqa.data.inspection import Check, inspect
+    from biqa.data.splits import require_split
     from biqa.data.survey import survey
 
     source, targets = make(composed.data, without=("on_bad_image",), on_bad_image="skip"), make(composed.descriptions)
@@ -84,7 +85,7 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
     usable = [record for record in records if seen[record.path].problem is None]
     described: dict[str, Description] = {}
     try:
-        targets.fit([record for record in usable if record.split == "train"], seen)
+        targets.fit(require_split(usable, "train"), seen)
         described = {record.image: targets.describe(record) for record in usable}
         checks.append(Check("descriptions", "ok", f"{len(described)} written, none gives the answer away"))
     except UserError as error:

@@ -79,6 +79,16 @@ def test_descriptions_that_cannot_be_made_are_a_check_too(place, call):
     assert "no annotated value of any attribute" in out
 
 
+def test_a_folder_without_a_single_image_is_told(place, call):
+    for path in place.glob("*.png"):
+        path.unlink()
+    code, out, _ = call(*TABLE)
+    assert code == 2
+    assert "20 of 20 cannot be used" in out
+    assert "The train split holds no image" in out
+    assert {path.name for path in (place / "out").iterdir()} == {"checks.json", "targets.jsonl"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
