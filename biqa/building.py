@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from biqa import config as schema
 from biqa.data.module import DataModule, Item
 from biqa.data.record import Card, Record, Split
 from biqa.data.splits import fingerprint, require_split
-from biqa.data.survey import check_images, survey
+from biqa.data.survey import Look, Part, check_images, survey
 from biqa.data.targets import Description
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt, load_weights
@@ -109,16 +109,25 @@ def load_images(composed: DictConfig) -> Images:
     """
     source, targets = make(composed.data), make(composed.descriptions)  # a missing file of texts is told before images are made or read
     listed = source.records()
-    cache = composed.images.cache and Path(composed.images.cache).expanduser()
-    looks = survey([record.path for record in listed], targets.parts, cache=cache, workers=composed.images.workers)
+    looks = look_at_images(composed, listed, targets.parts)
     records, skipped = check_images(listed, composed.data.on_bad_image, looks)
     train = require_split(records, "train")
     require_split(records, "val")
     require_split(records, "test")
     targets.fit(train, {record.path: look for record, look in zip(listed, looks, strict=True)})
     described = {record.image: targets.describe(record) for record in records}
-    notes = [sentence for part in (source, targets) if hasattr(part, "report") for sentence in part.report.problems]
-    return Images(source.card, records, described, skipped, notes)
+    return Images(source.card, records, described, skipped, import_notes(source, targets))
+
+
+def look_at_images(composed: DictConfig, records: Sequence[Record], parts: Collection[Part]) -> list[Look]:
+    """One look at the image of every record, remembered where `images.cache` says."""
+    cache = composed.images.cache and Path(composed.images.cache).expanduser()
+    return survey([record.path for record in records], parts, cache=cache, workers=composed.images.workers)
+
+
+def import_notes(*importers: object) -> list[str]:
+    """What a reader or a description source repaired or found odd: a sentence each, from those that keep a report."""
+    return [sentence for importer in importers for sentence in getattr(getattr(importer, "report", None), "problems", [])]
 
 
 def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None) -> VLM:

@@ -71,15 +71,13 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
         BadRecord: a check found something wrong (all is written and shown before).
         IncompatibleChoice: `out` cannot be made a folder.
     """
-    from biqa.building import make
+    from biqa.building import import_notes, look_at_images, make
     from biqa.data.inspection import Check, inspect
     from biqa.data.splits import require_split
-    from biqa.data.survey import survey
 
     source, targets = make(composed.data, without=("on_bad_image",), on_bad_image="skip"), make(composed.descriptions)
     records = source.records()
-    cache = config.images.cache and Path(config.images.cache).expanduser()
-    looks = survey([record.path for record in records], {"hash", *targets.parts}, cache=cache or None, workers=config.images.workers)
+    looks = look_at_images(composed, records, {"hash", *targets.parts})
     seen = {record.path: look for record, look in zip(records, looks, strict=True)}
     checks = inspect(source.card, records, seen, near_bits=config.near_bits)
     usable = [record for record in records if seen[record.path].problem is None]
@@ -90,8 +88,7 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
         checks.append(Check("descriptions", "ok", f"{len(described)} written, none gives the answer away"))
     except UserError as error:
         checks.append(Check("descriptions", "wrong", str(error)))
-    notes = [sentence for part in (source, targets) if hasattr(part, "report") for sentence in part.report.problems]
-    checks += [Check("import", "note", note) for note in notes]
+    checks += [Check("import", "note", note) for note in import_notes(source, targets)]
     write(Path(config.out), source.card.name, usable, checks, described)
     show(source.card.name, checks, list(described.items())[:: max(1, len(described) // max(1, config.examples))][: config.examples])
     if wrong := sum(check.state == "wrong" for check in checks):

@@ -28,6 +28,9 @@ VERSION = 1
 FEW = 256
 """Up to so many images are looked at in threads: starting processes would take longer."""
 
+PATIENCE = 10.0
+"""Seconds to wait for another run that writes its looks."""
+
 AT_ONCE = 16
 """Images that a process is handed at a time."""
 
@@ -175,7 +178,10 @@ class _Memory:
         """(path, time, size) -> look, of those that have all parts."""
         if self.connection is None:
             return {}
-        rows = self.connection.execute("SELECT path, changed, size, look FROM looks WHERE version = ?", (VERSION,))
+        try:
+            rows = self.connection.execute("SELECT path, changed, size, look FROM looks WHERE version = ?", (VERSION,)).fetchall()
+        except sqlite3.Error:  # damaged further in than the first row
+            return {}
         looks = {(path, changed, size): Look(**json.loads(look)) for path, changed, size, look in rows}
         return {key: look for key, look in looks.items() if look.has(parts)}
 
@@ -184,9 +190,17 @@ class _Memory:
         if self.connection is None:
             return
         row = (str(path.absolute()), *state, VERSION, json.dumps(asdict(look)))
-        self.connection.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", row)
-        self.unsaved += 1
-        if self.unsaved >= FEW:
+        try:
+            self.connection.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", row)
+            self.unsaved += 1
+            if self.unsaved >= FEW:
+                self.save()
+        except sqlite3.Error:  # another run holds it, or the disk is full: go on without
+            self.connection = None
+
+    def save(self) -> None:
+        """Write what is remembered to disk."""
+        if self.connection is not None:
             self.connection.commit()
             self.unsaved = 0
 
@@ -198,17 +212,19 @@ def _memory(cache: Path | None) -> Iterator[_Memory]:
         yield _Memory(None)
         return
     with closing(connection):
+        memory = _Memory(connection)
         try:
-            yield _Memory(connection)
+            yield memory
         finally:
-            connection.commit()
+            with suppress(sqlite3.Error):
+                memory.save()
 
 
 def _connect(file: Path, again: bool = True) -> sqlite3.Connection | None:
     """The table of looks; a damaged file is made anew, and where nothing can be written there is none."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(file, timeout=60)
+        connection = sqlite3.connect(file, timeout=PATIENCE)
     except (OSError, sqlite3.OperationalError):
         return None
     try:

@@ -139,6 +139,18 @@ def test_a_damaged_cache_costs_time_and_no_result(tmp_path: Path, seen: list[Pat
     assert len(seen) == 10
 
 
+def test_a_cache_that_another_run_holds_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, cache = pictures(tmp_path / "images"), tmp_path / "cache"
+    first = survey(paths[:1], cache=cache)
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    other = sqlite3.connect(cache / "looks.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    looks = survey(paths, cache=cache)
+    other.close()
+    assert looks[:1] == first
+    assert all(look.problem is None for look in looks)
+
+
 def test_a_kill_keeps_what_was_seen(tmp_path: Path, seen: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     paths, cache = pictures(tmp_path / "images", 6), tmp_path / "cache"
     monkeypatch.setattr(module, "FEW", 2)  # saved every two images
