@@ -10,7 +10,7 @@ ARGS ?=
 TABLE := experiments/main_table
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test reproduce-table clean
+.PHONY: help install check test bench reproduce-table clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -23,13 +23,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 check: install  ## formatting, lint, types, import rules
-	$(BIN)/ruff format --check biqa tests
-	$(BIN)/ruff check biqa tests
+	$(BIN)/ruff format --check biqa tests benchmarks
+	$(BIN)/ruff check biqa tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 test: install  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: install  ## speed, as ratios in one interleaved run
+	$(BIN)/python -m benchmarks.prepare $(ARGS)
 
 reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
 	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)

@@ -1,11 +1,10 @@
-"""From config to objects. Config stops here: everything below takes named arguments."""
+"""From config to model, stage, batches and trainer. Config stops here: everything below takes named arguments."""
 
 import logging
 import os
 import socket
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,10 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.data.module import DataModule, Item
-from biqa.data.record import Card, Record, Split
-from biqa.data.splits import fingerprint, require_split
-from biqa.data.survey import Look, Part, check_images, survey
-from biqa.data.targets import Description
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt, load_weights
 from biqa.models.vlm import VLM
@@ -72,62 +67,6 @@ def allowed(target: str) -> Any:  # noqa: ANN401 (a class or a function)
         names = " or ".join(prefix.removesuffix(".") for prefix in ALLOWED_TARGETS)
         raise IncompatibleChoice(f"_target_={target} is refused: a config may only name what {names} defines.")
     return found
-
-
-@dataclass(frozen=True)
-class Images:
-    """A data set, ready: its card, its records, and a description target for each of them."""
-
-    card: Card
-    records: list[Record]
-    targets: dict[str, Description]
-    skipped: list[str]
-    """A sentence for each image that is left out because it cannot be used."""
-    notes: list[str]
-    """What an importer repaired or found odd, with counts."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of image names, scores and split."""
-        return fingerprint(self.records)
-
-    def split(self, split: Split) -> list[Record]:
-        """The records of one split."""
-        return [record for record in self.records if record.split == split]
-
-    def items(self, split: Split, texts: Mapping[str, Sequence[str]] | None = None) -> list[Item]:
-        """One item for each image of a split with its target; or, with `texts` (image -> descriptions), one for each description."""
-        said = texts if texts is not None else {image: [target.text] for image, target in self.targets.items()}
-        return [Item(record, (text,)) for record in self.split(split) for text in said[record.image]]
-
-
-def load_images(composed: DictConfig) -> Images:
-    """Read the data set, look at every image once, and put every record into words.
-
-    Raises:
-        UserError: whatever is wrong with files, rows, images or splits.
-    """
-    source, targets = make(composed.data), make(composed.descriptions)  # a missing file of texts is told before images are made or read
-    listed = source.records()
-    looks = look_at_images(composed, listed, targets.parts)
-    records, skipped = check_images(listed, composed.data.on_bad_image, looks)
-    train = require_split(records, "train")
-    require_split(records, "val")
-    require_split(records, "test")
-    targets.fit(train, {record.path: look for record, look in zip(listed, looks, strict=True)})
-    described = {record.image: targets.describe(record) for record in records}
-    return Images(source.card, records, described, skipped, import_notes(source, targets))
-
-
-def look_at_images(composed: DictConfig, records: Sequence[Record], parts: Collection[Part]) -> list[Look]:
-    """One look at the image of every record, remembered where `images.cache` says."""
-    cache = composed.images.cache and Path(composed.images.cache).expanduser()
-    return survey([record.path for record in records], parts, cache=cache, workers=composed.images.workers)
-
-
-def import_notes(*importers: object) -> list[str]:
-    """What a reader or a description source repaired or found odd: a sentence each, from those that keep a report."""
-    return [sentence for importer in importers for sentence in getattr(getattr(importer, "report", None), "problems", [])]
 
 
 def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None) -> VLM:
@@ -200,12 +139,21 @@ def build_stage(composed: DictConfig, stage: str, vlm: VLM, *, steps: int, repea
 
 
 def build_data(
-    composed: DictConfig, stage: StageModule, *, train: Sequence[Item] = (), val: Sequence[Item] = (), predict: Sequence[Item] = ()
+    composed: DictConfig,
+    stage: StageModule,
+    *,
+    train: Sequence[Item] = (),
+    val: Sequence[Item] = (),
+    predict: Sequence[Item] = (),
+    weights: Sequence[float] | None = None,
 ) -> DataModule:
-    """Batches for a stage. Images are answered so many at a time that the rows (images times queries) are what `sampling` asks for."""
+    """Batches for a stage; `weights`: how often an epoch shows each training item.
+
+    Images are answered so many at a time that the rows (images times queries) are what `sampling` asks for.
+    """
     rows = composed.sampling.batch_size * (composed.sampling.repeats + 1)
     return DataModule(
-        train=train, val=val, predict=predict, encode=stage.encode, pad_id=stage.vlm.pad_id,
+        train=train, val=val, predict=predict, weights=weights, encode=stage.encode, pad_id=stage.vlm.pad_id,
         batch_size=composed.stage.batch_size, predict_batch_size=max(1, rows // (stage.repeats + 1)),
         seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb,
     )  # fmt: skip

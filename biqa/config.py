@@ -87,7 +87,7 @@ class SyntheticData(Data):
 class OfficialData(Data):
     """A published data set in its official layout. What is said of each set stands in the docstring of its class in biqa/data/."""
 
-    root: str = MISSING
+    root: str = "${datasets}"
     """Its unpacked folder, or the folder that holds it."""
     protocol: str | None = None
     """Name of the split: "official", "reference", "prompt", "random" or "q-align", of which each set has some; null: the first of its class."""
@@ -100,6 +100,30 @@ class OfficialData(Data):
 
 
 @dataclass
+class MixtureData(Data):
+    """Several data sets to train on: `data=koniq+spaq`."""
+
+    _target_: str = "biqa.loading.training_nodes"
+    """What takes it apart; each part has a reader of its own."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """Choice -> its options, as in data.parts.koniq.protocol=random."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Choice -> how often an epoch shows each of its training images: 2 is twice, 0.5 every other one, drawn anew each epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse(
+            [
+                *((name not in self.parts, f"data.weights.{name}: there is no such part. Parts: {', '.join(self.parts)}.") for name in self.weights),
+                *(
+                    (not 0 < w < math.inf, f"data.weights.{name}={w}: choose a number above 0, or leave {name} out.")
+                    for name, w in self.weights.items()
+                ),
+            ]
+        )
+
+
+@dataclass
 class KoniqData(OfficialData):
     """KonIQ-10k."""
 
@@ -108,6 +132,9 @@ class KoniqData(OfficialData):
     """Which of its scores: "acr" (mean of the votes 1..5) or "zscore"."""
     size: str | None = None
     """Folder of images, "1024x768" or "512x384"; null: the larger one that is there."""
+    attributes: str | None = None
+    """For descriptions=attributes: "indicators" (computed), "defects" (votes of KonIQ++) or "both"; null: the votes where they are there, else the
+    indicators."""
 
 
 @dataclass
@@ -191,15 +218,26 @@ class LabelsJsonData(Data):
 
 @dataclass
 class Images:
-    """How image files are looked at before a run: do they decode, and what is measured on them."""
+    """How image files are read: at which size, and how they are looked at before a run: do they decode, and what is measured on them."""
 
     cache: str | None = MISSING
-    """Folder that keeps what was found in a file until it changes, so that the next run need not look again; null: nothing is kept."""
+    """Folder that keeps what was found in a file until it changes, and its reduced copy: the next run need not look again. null: nothing is kept."""
     workers: int = MISSING
     """Processes that look."""
+    shorter_side: int | None = None
+    """Pixels: larger images are reduced to it, keeping their shape, and the copies kept in `cache` (without one: reduced at every reading, which is
+    slow). null: as they are, which model=tiny needs: it reads the traces of compression, and reducing wipes them out."""
 
     def __post_init__(self) -> None:
-        _refuse([(self.workers < 1, f"images.workers={self.workers}: choose 1 or more.")])
+        _refuse(
+            [
+                (self.workers < 1, f"images.workers={self.workers}: choose 1 or more."),
+                (
+                    self.shorter_side is not None and self.shorter_side < 16,
+                    f"images.shorter_side={self.shorter_side}: choose 16 pixels or more, or null for images as they are.",
+                ),
+            ]
+        )
 
 
 @dataclass
@@ -227,6 +265,16 @@ class FileDescriptions(Descriptions):
 
 
 @dataclass
+class DefectDescriptions(Descriptions):
+    """One word an image for its main defect (LIQE's lists)."""
+
+    file: str = MISSING
+    """csv, jsonl or json list with columns or keys image and distortion."""
+    measured: bool = MISSING
+    """Whether descriptions name the six measurements of the pixels too."""
+
+
+@dataclass
 class ConversationDescriptions(Descriptions):
     """Answers from conversations about images (Q-Instruct, Q-Pathway, LLaVA, M3-AGIQA)."""
 
@@ -239,10 +287,34 @@ class ConversationDescriptions(Descriptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse([_on_leak_problem(self.on_leak), _pattern_problem("descriptions.question", self.question)])
+
+
+def _on_leak_problem(on_leak: str) -> tuple[bool, str]:
+    return on_leak not in ("stop", "skip_sentence"), f"descriptions.on_leak={on_leak} is not known: choose stop or skip_sentence."
+
+
+@dataclass
+class WrittenDescriptions(Descriptions):
+    """Texts that a teacher writes: another vision-language model, asked about each image once."""
+
+    question: str = MISSING
+    """What it is asked. Another question is asked about every image anew."""
+    cache: str | None = MISSING
+    """Folder in which every text is kept as soon as it is written, so that none is written, or paid for, twice."""
+    on_leak: str = MISSING
+    """A sentence that gives the answer away: "skip_sentence" drops it, counted; "stop" refuses the text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _refuse(
             [
-                (self.on_leak not in ("stop", "skip_sentence"), f"descriptions.on_leak={self.on_leak} is not known: choose stop or skip_sentence."),
-                _pattern_problem("descriptions.question", self.question),
+                (
+                    self.cache is None,
+                    "descriptions.cache=null: the texts of a teacher cost money or hours, so they must be kept. "
+                    "Name a folder: descriptions.cache=FOLDER, or images.cache=FOLDER.",
+                ),
+                _on_leak_problem(self.on_leak),
             ]
         )
 
@@ -299,6 +371,93 @@ class Owl2Model(Model):
     _target_: str = "biqa.models.families.unavailable"
     name: str = "owl2"
     """What was asked for."""
+
+
+@dataclass
+class TeacherDescriptions(WrittenDescriptions):
+    """Texts of a model on this machine, decoded greedily."""
+
+    seed: int = 0
+    """Draws the random weights of a backbone that has no others."""
+    run: str | None = None
+    """Folder of a finished stage 1, whose model describes; null: `model`."""
+    model: Any = None
+    """A backbone as it is, chosen by model@descriptions.model=NAME; null: `run`."""
+    max_new_tokens: int = MISSING
+    """A description is cut there, and its unfinished sentence left out."""
+    batch_size: int = MISSING
+    """Images at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ways = "descriptions.run=FOLDER (a finished stage 1) or model@descriptions.model=NAME (a backbone as it is)"
+        _refuse(
+            [
+                (self.run is None and self.model is None, f"descriptions=teacher: which model is the teacher? Name one: {ways}."),
+                (isinstance(self.model, str), f"descriptions.model={self.model}: a backbone is a choice: model@descriptions.model={self.model}."),
+                (self.run is not None and self.model is not None, f"descriptions=teacher: two teachers are named. Choose one: {ways}."),
+                (self.max_new_tokens < 1, f"descriptions.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
+                (self.batch_size < 1, f"descriptions.batch_size={self.batch_size}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class EndpointDescriptions(WrittenDescriptions):
+    """Texts of a model behind an OpenAI-compatible server."""
+
+    seed: int = 0
+    """Another seed asks for another text about the same image, where the temperature is not 0."""
+    url: str = MISSING
+    """Address of its API, mostly ending in /v1."""
+    model: str = MISSING
+    """What the server calls the model."""
+    key_env: str | None = MISSING
+    """Environment variable that holds the key, which is sent to `url`; null: the server wants none. The key itself never stands in an option."""
+    max_tokens: int | None = MISSING
+    """An answer is cut there, and its unfinished sentence left out; null: the server's own limit."""
+    temperature: float | None = MISSING
+    """0: the likeliest words; null: the server's own, for models that allow no other."""
+    extra: Any = None
+    """Further fields of a request, as the server knows them: descriptions.extra={max_completion_tokens: 300}."""
+    concurrency: int = MISSING
+    """Images under way at a time."""
+    retries: int = MISSING
+    """So often an image is asked about again when the server is busy, fails or does not answer."""
+    timeout: float = MISSING
+    """Seconds without an answer."""
+    max_side: int = MISSING
+    """A larger image is scaled down to this longer side, in pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        private = "@" in self.url or "?" in self.url  # and not to be repeated in a message
+        _refuse(
+            [
+                (private, "descriptions.url= holds a user, a key or a query. Take it out; a key goes by the environment: descriptions.key_env=NAME."),
+                (
+                    not private and not self.url.startswith(("http://", "https://")),
+                    f"descriptions.url={self.url}: an address begins with http:// or https://.",
+                ),
+                (
+                    not private and self.url.rstrip("/").endswith("/chat/completions"),
+                    f"descriptions.url={self.url}: leave /chat/completions out, it is added.",
+                ),
+                (self.max_tokens is not None and self.max_tokens < 1, f"descriptions.max_tokens={self.max_tokens}: choose 1 or more, or null."),
+                (
+                    self.temperature is not None and not 0 <= self.temperature < math.inf,
+                    f"descriptions.temperature={self.temperature}: choose 0 or more, or null.",
+                ),
+                (
+                    not isinstance(self.extra, dict | None),
+                    f"descriptions.extra={self.extra}: give fields and values, as in descriptions.extra={{max_completion_tokens: 300}}.",
+                ),
+                (self.concurrency < 1, f"descriptions.concurrency={self.concurrency}: choose 1 or more."),
+                (self.retries < 0, f"descriptions.retries={self.retries}: choose 0 or more."),
+                (not 0 < self.timeout < math.inf, f"descriptions.timeout={self.timeout}: choose a number of seconds above 0."),
+                (self.max_side < 1, f"descriptions.max_side={self.max_side}: choose 1 or more."),
+            ]
+        )
 
 
 @dataclass
@@ -531,7 +690,13 @@ class Config:
     """"last": go on from the newest checkpoint of this run (from the start when there is none)."""
     overwrite: bool = False
     """Delete the run folder of that name first."""
+    datasets: str = MISSING
+    """Folder that holds the published data sets whose own root is not given."""
     data: Data = MISSING
+    test: Any = None
+    """Data sets to test on, choice -> options: `test=[live,csiq]`; null: the test split of what is trained on."""
+    test_images: str = "auto"
+    """Which images of a data set that is not trained on: "split" (its test split), "all", or "auto": the split where it is published, else all."""
     images: Images = MISSING
     descriptions: Descriptions = MISSING
     model: Model = MISSING
@@ -548,6 +713,10 @@ class Config:
             [
                 (self.ckpt not in (None, "last"), f"ckpt={self.ckpt} is not known: choose last, or leave it out."),
                 (self.ckpt == "last" and self.overwrite, "ckpt=last goes on with a run and overwrite=true deletes it: choose one."),
+                (
+                    self.test_images not in ("auto", "split", "all"),
+                    f"test_images={self.test_images} is not known: choose auto, split or all.",
+                ),
                 (not 0 <= self.seed < 2**32, f"seed={self.seed}: choose 0 or more, below 2^32."),
                 (
                     self.name in (".", "..") or "/" in self.name or "\\" in self.name,
@@ -561,13 +730,17 @@ class Config:
 SCHEMAS: dict[str, type] = {
     "synthetic": SyntheticData,
     "official": OfficialData,
+    "mixture": MixtureData,
     "koniq": KoniqData,
     "live": LiveData,
     "table": TableData,
     "labels_json": LabelsJsonData,
     "descriptions": Descriptions,
     "file": FileDescriptions,
+    "defects": DefectDescriptions,
     "conversations": ConversationDescriptions,
+    "teacher": TeacherDescriptions,
+    "endpoint": EndpointDescriptions,
     "tiny": TinyModel,
     "owl2": Owl2Model,
     "tuning": Tuning,
@@ -582,9 +755,17 @@ SCHEMAS: dict[str, type] = {
 """Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
 
 
-def _groups(config: Config) -> list[tuple[str, Any]]:
-    """The config and each group of options in it, with what stands before the names of its options: "" or such as "stage."."""
-    return [("", config), *((f"{name}.", value) for name, value in vars(config).items() if is_dataclass(value))]
+def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (whatever options hold)
+    """The config and each group of options in it, with what stands before the names of its options: "", "stage.", "test.live."."""
+    if isinstance(group, dict):
+        inner = group
+    elif is_dataclass(group):
+        yield prefix, group
+        inner = vars(group)
+    else:
+        return
+    for name, value in inner.items():
+        yield from _groups(value, f"{prefix}{name}.")
 
 
 def _words(config: Config) -> Iterator[tuple[str, str]]:
@@ -597,12 +778,19 @@ def unknown_options(config: Config) -> list[str]:
     return [f"{prefix}{name}" for prefix, group in _groups(config) for name in vars(group) if name not in {field.name for field in fields(group)}]
 
 
+PLACE = re.compile(r"(data|data\.parts\.\w+|test\.\w+)\.(root|file|workers)|descriptions\.(cache|url|key_env|batch_size|concurrency|retries|timeout)")
+"""Options that say where the images of a data set lie and how many processes make them, not which they are, and where a teacher is asked and how
+fast: they tell no run from another."""
+
+
 def variant(overrides: str) -> str:
     """The part of a run's name that tells it from its siblings: its own overrides, shortened to a hash when long.
 
     `stage.epochs=3,stage.target=hard` -> `-stage.epochs-3_stage.target-hard`; nothing -> nothing. No "=" and no ",": a run's folder is a value of
     `stage.init_from=`, where Hydra would take them for its own.
     """
+    chosen = [override for override in re.split(r",(?=[+~]*[\w./@]+=)", overrides) if not PLACE.fullmatch(override.partition("=")[0])]
+    overrides = ",".join(chosen)
     if not overrides:
         return ""
     readable = re.sub(r"[^\w.+-]", "_", overrides.replace("=", "-"))
@@ -610,9 +798,12 @@ def variant(overrides: str) -> str:
 
 
 def register() -> None:
-    """Make schemas and resolver known to Hydra. Called by the doors before they compose."""
+    """Make schemas, resolver and combined choices known to Hydra. Called by the doors before they compose."""
     from hydra.core.config_store import ConfigStore
 
+    from biqa import combined
+
+    combined.register(config_directory())
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     store = ConfigStore.instance()
     store.store(name="run", node=Config, provider="biqa")

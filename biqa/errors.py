@@ -21,6 +21,10 @@ class AnswerLeak(UserError):
     """A description target names a level, a synonym of one, or a verdict on quality (METHOD.md section 2)."""
 
 
+class TeacherUnavailable(UserError):
+    """A teacher cannot write descriptions: its server, key, package or memory fails it, or the file in which its texts are kept cannot be used."""
+
+
 class RunNotFound(UserError):
     """A run that this one starts from (`stage.init_from`, or the stage 1 of a stage 2) is not there, or is not finished."""
 

@@ -6,7 +6,9 @@ python -m biqa.prepare --help
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,8 @@ from biqa.errors import BadRecord, IncompatibleChoice, UserError
 if TYPE_CHECKING:
     from biqa.data.inspection import Check
     from biqa.data.record import Record
-    from biqa.data.targets import Description
+    from biqa.data.survey import Look
+    from biqa.data.targets import Description, DescriptionSource
 
 
 @dataclass
@@ -29,6 +32,8 @@ class PrepareConfig:
     """What to check, and where to write."""
 
     data: schema.Data = MISSING
+    datasets: str = MISSING
+    """Folder that holds the published data sets whose own root is not given."""
     images: schema.Images = MISSING
     descriptions: schema.Descriptions = MISSING
     out: str = MISSING
@@ -63,39 +68,75 @@ def main(composed: DictConfig) -> None:
     prepare(config, composed)
 
 
+@dataclass
+class Found:
+    """What the checks of one data set found."""
+
+    name: str
+    records: "list[Record]"
+    usable: "list[Record]"
+    checks: "list[Check]"
+    out: Path
+    """Folder to write to."""
+    described: "dict[str, Description]" = field(default_factory=dict)
+
+
 def prepare(config: PrepareConfig, composed: DictConfig) -> None:
-    """Look, check, describe, write, show.
+    """Look, check, describe, write, show: one data set, or each part of a mixture.
 
     Raises:
         UserError: the labels cannot be read at all.
         BadRecord: a check found something wrong (all is written and shown before).
         IncompatibleChoice: `out` cannot be made a folder.
     """
-    from biqa.building import import_notes, look_at_images, make
-    from biqa.data.inspection import Check, inspect
+    from biqa.building import make
+    from biqa.data.inspection import Check, check_shared_pictures, inspect
+    from biqa.loading import import_notes, look_at_images, reduced, training_nodes
+
+    targets = make(composed.descriptions)
+    nodes = training_nodes(composed.data)
+    sources = [make(node, without=("on_bad_image",), on_bad_image="skip") for node in nodes.values()]
+    listed = [reduced(composed, source.records()) for source in sources]
+    looks = {}
+    found: list[Found] = []
+    for source, records in zip(sources, listed, strict=True):
+        seen = dict(zip((record.path for record in records), look_at_images(composed, records, {"hash", *targets.parts}), strict=True))
+        checks = inspect(source.card, records, seen, near_bits=config.near_bits, parts=targets.parts)
+        out = Path(config.out) / source.card.name if len(sources) > 1 else Path(config.out)
+        usable = [record for record in records if seen[record.path].unusable(targets.parts) is None]
+        found.append(Found(source.card.name, records, usable, checks, out))
+        looks |= seen
+    for one, other in permutations(found, 2):
+        one.checks.append(check_shared_pictures(one.usable, other.usable, looks, config.near_bits))
+    describe(targets, found, looks)
+    for source, one in zip(sources, found, strict=True):
+        one.checks += [Check("import", "note", note) for note in import_notes(source, targets)]
+        write(one.out, one.name, one.usable, one.checks, one.described)
+        show(one.name, one.checks, list(one.described.items())[:: max(1, len(one.described) // max(1, config.examples))][: config.examples])
+    for one in found:
+        if wrong := sum(check.state == "wrong" for check in one.checks):
+            raise BadRecord(
+                f"{wrong} of {len(one.checks)} checks found something wrong with {one.name}: see the table above, or {one.out / 'checks.json'}."
+            )
+
+
+def describe(targets: "DescriptionSource", found: "list[Found]", looks: "Mapping[Path, Look]") -> None:
+    """Fit the description source on all training images and put every usable image into words; a check of each data set says how that went."""
+    from biqa.data.inspection import Check
     from biqa.data.splits import require_split
 
-    source, targets = make(composed.data, without=("on_bad_image",), on_bad_image="skip"), make(composed.descriptions)
-    records = source.records()
-    looks = look_at_images(composed, records, {"hash", *targets.parts})
-    seen = {record.path: look for record, look in zip(records, looks, strict=True)}
-    checks = inspect(source.card, records, seen, near_bits=config.near_bits)
-    usable = [record for record in records if seen[record.path].problem is None]
-    described: dict[str, Description] = {}
     try:
-        targets.fit(require_split(usable, "train"), seen)
-        described = {record.image: targets.describe(record) for record in usable}
-        checks.append(Check("descriptions", "ok", f"{len(described)} written, none gives the answer away"))
+        targets.fit([record for one in found for record in require_split(one.usable, "train")], looks)
     except UserError as error:
-        checks.append(Check("descriptions", "wrong", str(error)))
-    checks += [Check("import", "note", note) for note in import_notes(source, targets)]
-    write(Path(config.out), source.card.name, usable, checks, described)
-    show(source.card.name, checks, list(described.items())[:: max(1, len(described) // max(1, config.examples))][: config.examples])
-    if wrong := sum(check.state == "wrong" for check in checks):
-        raise BadRecord(
-            f"{wrong} of {len(checks)} checks found something wrong with {source.card.name}: "
-            f"see the table above, or {Path(config.out) / 'checks.json'}."
-        )
+        for one in found:
+            one.checks.append(Check("descriptions", "wrong", str(error)))
+        return
+    for one in found:
+        try:
+            one.described = {record.image: targets.describe(record) for record in one.usable}
+            one.checks.append(Check("descriptions", "ok", f"{len(one.described)} written, none gives the answer away"))
+        except UserError as error:
+            one.checks.append(Check("descriptions", "wrong", str(error)))
 
 
 def write(out: Path, name: str, usable: "list[Record]", checks: "list[Check]", described: "dict[str, Description]") -> None:

@@ -25,10 +25,12 @@ from biqa.errors import IncompatibleChoice
 from biqa.runs import RunFolder, find_run, find_stage_one, plain
 
 if TYPE_CHECKING:
-    from biqa.building import Images
+    import lightning as L
+
     from biqa.data.module import Item
     from biqa.data.record import Split
-    from biqa.stages.base import Row
+    from biqa.loading import Corpus, Images
+    from biqa.stages.base import Row, StageModule
 
 STAGE_NUMBERS = {"1": "perception", "2": "inference"}
 MAY_BE_NULL = ("logger", "sweep")
@@ -52,6 +54,7 @@ class Seconds:
 def numbers_to_words(arguments: list[str]) -> list[str]:
     """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
 
+    `test=[live,csiq]` -> `test=live+csiq`: so is the choice of several data sets called (`biqa.combined`).
     `logger=null` -> `~logger`, as Hydra has it. Other numbers and nulls become quoted words, so that Hydra answers with its list of choices.
     """
 
@@ -63,7 +66,10 @@ def numbers_to_words(arguments: list[str]) -> list[str]:
         return f"{match[1]}={','.join(choices)}"
 
     groups = "|".join(path.name for path in Path(schema.config_directory()).iterdir() if path.is_dir())
-    return [re.sub(rf"^({groups})=([\w,]+)$", words, argument) for argument in arguments]
+    lists = [
+        re.sub(r"\[([\w+,\s]*)\]", lambda names: re.sub(r"\s*,\s*", "+", names[1].strip()), a) if a.startswith("test=") else a for a in arguments
+    ]
+    return [re.sub(rf"^({groups})=([\w,]+)$", words, argument) for argument in lists]
 
 
 @hydra.main(version_base="1.3", config_path=schema.config_directory(), config_name="config")
@@ -137,8 +143,9 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
     import lightning as L
 
-    from biqa.building import build_data, build_model, build_stage, build_trainer, load_images, quiet, training_length, weights_to_start_from
-    from biqa.evaluation.answers import answers_frame, write_answers
+    from biqa.building import build_data, build_model, build_stage, build_trainer, quiet, training_length, weights_to_start_from
+    from biqa.data.module import items_an_epoch
+    from biqa.loading import load_corpus
     from biqa.models.adapters import learning_summary, save_weights
     from biqa.stages.checkpoints import newest_checkpoint
 
@@ -151,21 +158,20 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         vlm = build_model(composed, vision=stage_one is None, weights=weights)
         build_trainer(composed, folder, logs=False)
     with seconds.phase("data"):
-        images = load_images(composed)
-    for note in images.notes:
-        print(note)
-    if images.skipped:
-        print(f"Left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
+        corpus = load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE)
+    print_notes(corpus)
     folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
 
     if stage_one is None:
-        train, val, test = images.items("train"), images.items("val"), images.items("test")
+        train, val = corpus.items("train"), corpus.items("val")
+        test = {images.card.name: images.items("test") for images in corpus.test}
     else:
         with seconds.phase("describe"):
-            train, val, test = described_items(config, composed, folder, stage_one, images)
-    epochs, steps = training_length(composed, len(train))
+            train, val, test = described_items(config, composed, folder, stage_one, corpus)
+    weights = corpus.weights(train)
+    epochs, steps = training_length(composed, items_an_epoch(weights))
     stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
-    data = build_data(composed, stage, train=train, val=val, predict=test)
+    data = build_data(composed, stage, train=train, weights=weights, val=val)
     trainer = build_trainer(composed, folder, epochs)
     if epochs:
         print(f"{learning_summary(vlm)}, {epochs} epochs, {steps} steps")
@@ -174,11 +180,30 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
             trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
         save_weights(vlm, folder.path)
     with seconds.phase("answer"):
-        answers = answers_frame({"dataset": images.card.name, **row} for row in rows_of(trainer.predict(stage, data)))
-    write_answers(answers, folder.answers(images.card.name))
+        answer(composed, folder, stage, trainer, test)
     with seconds.phase("evaluate"):
-        metrics = measure(config, folder, images)
-    write(config, composed, choices, folder, images, metrics=metrics, seconds=seconds)
+        metrics = measure(config, folder, corpus)
+    write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds)
+
+
+def print_notes(corpus: "Corpus") -> None:
+    """What is odd about the data sets, before time is spent on them."""
+    for images in corpus.sets:
+        for note in images.notes:
+            print(f"{images.card.name}: {note}")
+        if images.skipped:
+            print(f"{images.card.name}: left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
+
+
+def answer(composed: DictConfig, folder: RunFolder, stage: "StageModule", trainer: "L.Trainer", test: "Mapping[str, list[Item]]") -> None:
+    """A table of answers for each data set that has none yet (a killed run has some)."""
+    from biqa.building import build_data
+    from biqa.evaluation.answers import answers_frame, write_answers
+
+    for dataset, items in test.items():
+        if not folder.answers(dataset).is_file():
+            rows = rows_of(trainer.predict(stage, build_data(composed, stage, predict=items)))
+            write_answers(answers_frame({"dataset": dataset, **row} for row in rows), folder.answers(dataset))
 
 
 def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
@@ -201,22 +226,25 @@ def rows_of(batches: Any) -> "list[Row]":  # noqa: ANN401 (Lightning's union)
 
 
 def described_items(
-    config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images"
-) -> "tuple[list[Item], list[Item], list[Item]]":
-    """Items of stage 2: descriptions to learn from, to validate on, and (one for each query) to answer from."""
+    config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder, corpus: "Corpus"
+) -> "tuple[list[Item], list[Item], dict[str, list[Item]]]":
+    """Items of stage 2: descriptions to learn from, to validate on, and by data set (one for each query) to answer from."""
     from biqa.data.module import Item
 
     assert isinstance(config.stage, schema.InferenceStage)
     source = config.stage.descriptions
-    asked: dict[Split, int] = {"test": config.sampling.repeats, "val": 0, "train": config.stage.generated_per_image - 1}
-    if source == "target":
-        del asked["train"]
-    written = {split: describe(composed, folder, stage_one, images, split=split, repeats=repeats) for split, repeats in asked.items()}
-    train = [] if source == "generated" else images.items("train")
-    if source != "target":
-        train += images.items("train", written["train"])
-    test = [Item(record, tuple(written["test"][record.image])) for record in images.split("test")]
-    return train, images.items("val", written["val"]), test
+    train = [] if source == "generated" else corpus.items("train")
+    val: list[Item] = []
+    for images in corpus.training:
+        if source != "target":
+            written = describe(composed, folder, stage_one, images, split="train", repeats=config.stage.generated_per_image - 1)
+            train += images.items("train", written)
+        val += images.items("val", describe(composed, folder, stage_one, images, split="val", repeats=0))
+    test: dict[str, list[Item]] = {}
+    for images in corpus.test:
+        written = describe(composed, folder, stage_one, images, split="test", repeats=config.sampling.repeats)
+        test[images.card.name] = [Item(record, tuple(written[record.image])) for record in images.split("test")]
+    return train, val, test
 
 
 def describe(
@@ -227,7 +255,7 @@ def describe(
 
     from biqa.building import build_data, build_model, build_stage, build_trainer
 
-    file = folder.descriptions / f"{split}.parquet"
+    file = folder.descriptions / f"{images.card.name}-{split}.parquet"
     if not file.is_file():
         vlm = build_model(composed, vision=True, weights=stage_one)
         stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
@@ -239,17 +267,24 @@ def describe(
     return {str(image): list(rows["description"]) for image, rows in table.groupby("image", sort=False)}
 
 
-def measure(config: schema.Config, folder: RunFolder, images: "Images") -> dict[str, Any]:
-    """Figures from the answers table on disk: what a later reading of it gives too."""
+def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:
+    """Figures by data set, from the answers tables on disk: what a later reading of them gives too."""
     from biqa.evaluation.answers import read_answers
     from biqa.evaluation.descriptions import evaluate_descriptions
     from biqa.evaluation.evaluate import evaluate
 
-    answers = read_answers(folder.answers(images.card.name))
-    if config.stage._target_ == STAGE_ONE:
-        features = {image: target.features for image, target in images.targets.items()}
-        return evaluate_descriptions(answers, features, resamples=config.evaluation.resamples, seed=0)
-    return evaluate(answers, resamples=config.evaluation.resamples, seed=0)
+    resamples = config.evaluation.resamples
+    metrics: dict[str, Any] = {}
+    for images in corpus.test:
+        answers = read_answers(folder.answers(images.card.name))
+        if config.stage._target_ == STAGE_ONE:
+            features = {image: target.features for image, target in images.targets.items()} or None
+            taught = [images] if images in corpus.training else corpus.training  # the majority answer of its own training images, where it has some
+            training = [one.targets[record.image].features for one in taught for record in one.split("train")]
+            metrics[images.card.name] = evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
+        else:
+            metrics |= evaluate(answers, resamples=resamples, seed=0)
+    return metrics
 
 
 def write(
@@ -257,7 +292,7 @@ def write(
     composed: DictConfig,
     choices: Mapping[str, str],
     folder: RunFolder,
-    images: "Images",
+    corpus: "Corpus",
     *,
     metrics: dict[str, Any],
     seconds: Seconds,
@@ -273,12 +308,14 @@ def write(
         "sampling": {"repeats": config.sampling.repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
         "data": {
             images.card.name: {
-                "images": len(images.split("test")),
+                "images": len(images.split("test")) if images in corpus.test else 0,
+                "trained_on": len(images.split("train")) if images.weight and config.stage.epochs else 0,
                 "fingerprint": images.fingerprint,
                 "stand_in": images.card.stand_in,
                 "skipped": images.skipped,
                 "notes": images.notes,
             }
+            for images in corpus.sets
         },
         "config": OmegaConf.to_container(composed),
         "versions": collect_versions(),

@@ -13,13 +13,14 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from biqa.config import PLACE
 from biqa.errors import RunExists, RunNotFound
 
 NO_DIFFERENCE = (
-    "name", "runs", "ckpt", "overwrite", "logger", "data.root", "data.file", "data.workers", "images",
+    "name", "runs", "ckpt", "overwrite", "logger", "datasets", "images.cache", "images.workers",
     "trainer.accelerator", "trainer.devices", "trainer.workers", "trainer.cache_mb", "trainer.progress", "trainer.checkpoint_steps",
 )  # fmt: skip
-"""Options that may change between two calls of one run: where things lie and on what they run, not what is computed."""
+"""Options that may change between two calls of one run: where things lie and on what they run, not what is computed. So may `config.PLACE`."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,12 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",)) -> list[str]:
     """Options below the prefixes `within` that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
     a, b = flat(there), flat(here)
-    names = [
-        name for name in sorted(a | b) if name.startswith(within) and not any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)
-    ]
+    names = [name for name in sorted(a | b) if name.startswith(within) and not _may_change(name)]
     return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in names if a.get(name) != b.get(name)]
+
+
+def _may_change(name: str) -> bool:
+    return PLACE.fullmatch(name) is not None or any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)
 
 
 def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) -> RunFolder:
@@ -158,7 +161,7 @@ def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) 
 
 
 def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_class: str) -> RunFolder:
-    """The finished stage 1 that a stage 2 builds on: same model, data, descriptions, tuning kind and seed.
+    """The finished stage 1 that a stage 2 builds on: same model, data, images, descriptions, tuning kind and seed.
 
     Args:
         config: the stage-2 run's config.
@@ -180,7 +183,7 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
             same
             and folder.finished
             and other.get("stage", {}).get("_target_") == stage_class
-            and not different(other, config, ("data.", "model.", "descriptions."))
+            and not different(other, config, ("data.", "images.", "model.", "descriptions."))
         ):
             found.append(folder)
     if len(found) == 1:
@@ -188,8 +191,9 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
     wanted = f"model={choices['model']} data={choices['data']} seed={config['seed']}"
     if not found:
         raise RunNotFound(
-            f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data and descriptions; none lies in {config['runs']}/. "
-            f"Run it first: python -m biqa.run stage=1 {wanted} (and your other options), or name one: stage.perception=FOLDER."
+            f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data, images and descriptions; "
+            f"none lies in {config['runs']}/. Run it first: python -m biqa.run stage=1 {wanted} (and your other options), "
+            f"or name one: stage.perception=FOLDER."
         )
     raise RunNotFound(
         f"{len(found)} finished stage-1 runs fit {wanted}: {', '.join(str(folder.path) for folder in found)}. Say which: stage.perception=FOLDER."

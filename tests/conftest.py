@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,21 @@ def picture() -> Callable[..., Image.Image]:
         return Image.fromarray(np.clip(gradient + rng.normal(0, 20, (size, size, 3)), 0, 255).astype(np.uint8))
 
     return draw
+
+
+@pytest.fixture
+def table(tmp_path: Path, picture: Callable[..., Image.Image]) -> Callable[..., tuple[str, ...]]:
+    """Writer of a `table` data set of six pictures; returns the overrides that choose it."""
+
+    def write(splits: Sequence[str] = ("train", "train", "train", "val", "test", "test")) -> tuple[str, ...]:
+        lines = ["image,mos,side"]
+        for i, split in enumerate(splits):
+            picture(i, size=32).save(tmp_path / f"{i}.png")
+            lines.append(f"{i}.png,{1 + i / 2},{split}")
+        (tmp_path / "scores.csv").write_text("\n".join(lines))
+        return ("data=table", f"data.file={tmp_path / 'scores.csv'}", "data.low=1", "data.high=5", "data.split=side")
+
+    return write
 
 
 @pytest.fixture(scope="session")

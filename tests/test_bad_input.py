@@ -118,7 +118,7 @@ def refused(place: Path, call: Call) -> Callable[..., str]:
     [
         (["stage.epoch=3"], ["There is no option stage.epoch. What there is beside it: _target_, epochs, batch_size, init_from, target"]),
         (["+stage.epoch=3"], ["There is no option stage.epoch."]),
-        (["epochs=3"], ["There is no option epochs. What there is beside it:", "name, runs, seed, ckpt, overwrite, data,"]),
+        (["epochs=3"], ["There is no option epochs. What there is beside it:", "name, runs, seed, ckpt, overwrite, datasets, data, test,"]),
         (["stage=9"], ["Could not find 'stage/9'", "Available options in 'stage':\n\tinference\n\tjoint\n\tperception\n\tzero_shot\n"]),
         (["stage="], ["Could not find 'stage/'", "\tinference\n\tjoint\n\tperception\n\tzero_shot\n"]),
         (["model=foo"], ["Could not find 'model/foo'", "Available options in 'model':\n\towl2\n\ttiny\n"]),
@@ -131,7 +131,7 @@ def refused(place: Path, call: Call) -> Callable[..., str]:
         (["overwrite=maybe"], ["overwrite=maybe", "Value 'maybe' is not a valid bool"]),
         (["seed=0,1"], ["Ambiguous value for argument 'seed=0,1'", "To sweep over it, add --multirun"]),
         (["--cfgg"], ["usage:", "unrecognized arguments: --cfgg"]),
-        (["data=livec"], ["data.root has no value. Set it: data.root=VALUE"]),
+        (["data=livec"], ["datasets: LIVE in the Wild is not there (there is no such folder). Set data.root= to the unpacked folder, or datasets="]),
         (["data=table"], ["data.file has no value. Set it: data.file=VALUE"]),
         (["descriptions=file"], ["descriptions.file has no value. Set it: descriptions.file=VALUE"]),
     ],
@@ -179,7 +179,7 @@ def test_a_slip_of_the_keyboard(refused, options, texts):
         (["stage.init_from=nowhere"], "stage.init_from=nowhere: no run there (a run folder has a config.yaml)."),
         (["stage=2", "stage.perception=nowhere"], "stage.perception=nowhere: no run there (a run folder has a config.yaml)."),
         (["stage=2", "seed=3"],
-         "stage 2 needs a finished stage 1 with model=tiny data=synthetic seed=3 and the same options of model, data and descriptions; none lies in "
+         "stage 2 needs a finished stage 1 with model=tiny data=synthetic seed=3 and the same options of model, data, images and descriptions; none lies in "
          "runs/. Run it first: python -m biqa.run stage=1 model=tiny data=synthetic seed=3 (and your other options), or name one: "
          "stage.perception=FOLDER."),
     ],
@@ -297,7 +297,7 @@ def test_bad_images_are_left_out_counted_and_listed_where_the_user_says_so(place
     write_scores(place, "half.png,3", "gone.png,3")
     code, out, error = call(*TABLE, "data.on_bad_image=skip", "name=x")
     assert (code, error) == (None, "")
-    assert "Left out as unusable: 2 (listed in result.json)" in out
+    assert "scores: left out as unusable: 2 (listed in result.json)" in out
     result = json.loads((place / "runs" / "x" / "result.json").read_text())
     skipped = result["data"]["scores"]["skipped"]
     assert [text.split(":")[0] for text in skipped] == ["Image half.png (row 11 of 12)", "Image gone.png (row 12 of 12)"]

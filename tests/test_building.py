@@ -16,7 +16,8 @@ from biqa import building
 from biqa import config as schema
 from biqa.data.record import Card
 from biqa.data.table import Table
-from biqa.errors import BadRecord, EmptySplit, IncompatibleChoice, RunNotFound
+from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.loading import load_corpus
 from biqa.models.adapters import save_weights
 from biqa.runs import RunFolder
 
@@ -74,56 +75,6 @@ def test_make_calls_with_the_values_left_and_the_given_ones_as_they_stand():
     nested = {"_target_": "os.getcwd"}  # a value like any other: not run
     node = OmegaConf.create({"_target_": "biqa.data.record.Card", "name": nested, "low": 0, "high": "${low}", "note": "x"})
     assert building.make(node, without=("note",), direction="mos") == Card(name=nested, low=0, high=0, direction="mos")
-
-
-# images
-
-
-@pytest.fixture
-def table(tmp_path, picture):
-    """Writer of a `table` data set of six pictures; returns the overrides that choose it."""
-
-    def write(splits=("train", "train", "train", "val", "test", "test")):
-        lines = ["image,mos,side"]
-        for i, split in enumerate(splits):
-            picture(i, size=32).save(tmp_path / f"{i}.png")
-            lines.append(f"{i}.png,{1 + i / 2},{split}")
-        (tmp_path / "scores.csv").write_text("\n".join(lines))
-        return ("data=table", f"data.file={tmp_path / 'scores.csv'}", "data.low=1", "data.high=5", "data.split=side")
-
-    return write
-
-
-def test_a_data_set_is_read_looked_at_and_put_into_words(table):
-    images = building.load_images(composed(*table()))
-    assert images.card.name == "scores"
-    assert images.skipped == []
-    assert [record.image for record in images.split("train")] == ["0.png", "1.png", "2.png"]
-    assert [record.q for record in images.split("test")] == [0.5, 0.625]
-    items = images.items("test")
-    assert [(item.record.image, item.descriptions) for item in items] == [(name, (images.targets[name].text,)) for name in ("4.png", "5.png")]
-    assert all(images.targets[record.image].text for record in images.records)
-    written = images.items("val", {"3.png": ["One.", "Another."]})
-    assert [item.descriptions for item in written] == [("One.",), ("Another.",)]
-
-
-def test_a_bad_image_stops_or_is_left_out(table, tmp_path):
-    overrides = table()
-    (tmp_path / "1.png").write_text("no picture")
-    with pytest.raises(BadRecord, match=r"Image 1\.png \(row 2 of 6\)"):
-        building.load_images(composed(*overrides))
-    images = building.load_images(composed(*overrides, "data.on_bad_image=skip"))
-    assert [record.image for record in images.split("train")] == ["0.png", "2.png"]
-    assert len(images.skipped) == 1
-    assert "1.png" not in images.targets
-
-
-@pytest.mark.parametrize("missing", ["train", "val", "test"])
-def test_an_empty_split_is_refused(table, missing):
-    other = "val" if missing == "train" else "train"
-    splits = [other if split == missing else split for split in ("train", "train", "train", "val", "test", "test")]
-    with pytest.raises(EmptySplit, match=f"The {missing} split holds no image"):
-        building.load_images(composed(*table(splits)))
 
 
 # weights
@@ -197,7 +148,7 @@ def test_rows_answered_at_a_time_do_not_depend_on_the_repeats(tiny):
 def test_a_run_takes_the_steps_foretold_and_its_learning_rate_ends_at_zero(table, tmp_path, accumulate):
     options = (*SMALL, *CPU, *table(["train"] * 5 + ["val", "test"]))
     config = composed(*options, "stage=perception", "stage.batch_size=2", "stage.epochs=2", f"trainer.accumulate={accumulate}")
-    images = building.load_images(config)
+    [images] = load_corpus(config, describe_tests=False).training
     epochs, steps = building.training_length(config, 5)
     stage = building.build_stage(config, PERCEPTION, building.build_model(config, vision=True, weights=None), steps=steps, repeats=0)
     trainer = building.build_trainer(config, RunFolder(tmp_path / "run"), epochs)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from biqa import config as schema
@@ -17,7 +18,10 @@ MISSING = {
     "data=table": ["data.file=x", "data.low=1", "data.high=5"],
     "data=labels_json": ["data.train=x", "data.root=x", "data.low=1", "data.high=5", "data.direction=mos"],
     "descriptions=file": ["descriptions.file=x"],
+    "descriptions=defects": ["descriptions.file=x"],
     "descriptions=conversations": ["descriptions.file=x"],
+    "descriptions=teacher": ["descriptions.run=x"],
+    "descriptions=endpoint": ["descriptions.url=http://x/v1", "descriptions.model=x"],
 }
 CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
 
@@ -66,6 +70,7 @@ def test_data_bring_their_descriptions_and_a_choice_wins():
         (["stage=inference", "stage.descriptions=none"], "stage.descriptions=none is not known: choose target, generated or mixed"),
         (["stage=inference", "stage.generated_per_image=0"], "stage.generated_per_image=0: choose 1 or more"),
         (["data.on_bad_image=ignore"], "data.on_bad_image=ignore is not known: choose stop or skip"),
+        (["images.shorter_side=15"], "images.shorter_side=15: choose 16 pixels or more, or null for images as they are"),
         (["tuning=lora", "tuning.rank=0"], "LoRA needs a rank of at least 1"),
         (["tuning.kind=half"], "tuning.kind=half is not known: choose full or lora"),
         (["tuning.warmup=1"], "tuning.warmup=1.0 is a share of the steps"),
@@ -94,10 +99,14 @@ def test_several_problems_of_one_group_are_told_at_once():
         ("stage=joint,2", "stage=joint,inference"),
         ("stage=7", "stage='7'"),
         ("stage.epochs=1", "stage.epochs=1"),
+        ("test=[live]", "test=live"),
+        ("test=[live,csiq, spaq]", "test=live+csiq+spaq"),
+        ("test=live,[spaq,csiq]", "test=live,spaq+csiq"),
+        ("data=koniq+spaq", "data=koniq+spaq"),
         ("seed=1,2", "seed=1,2"),
     ],
 )
-def test_stages_go_by_number(typed, meant):
+def test_stages_go_by_number_and_test_sets_by_a_list(typed, meant):
     assert numbers_to_words([typed]) == [meant]
 
 
@@ -108,3 +117,55 @@ def test_a_run_is_named_by_what_it_overrides():
     long = schema.variant("x=" + "y" * 100)
     assert len(long) == 9
     assert long != schema.variant("x=" + "y" * 101)
+
+
+# several data sets
+
+
+def test_a_mixture_composes_its_parts_with_their_own_options():
+    config = composed("data=koniq+spaq", "data.parts.koniq.scale=zscore", "data.weights.spaq=0.5", "datasets=/iqa")
+    typed = OmegaConf.to_object(config)
+    assert [type(part) for part in typed.data.parts.values()] == [schema.KoniqData, schema.OfficialData]
+    assert typed.data.weights == {"koniq": 1.0, "spaq": 0.5}
+    assert (typed.data.parts["koniq"].scale, typed.data.parts["koniq"].root, typed.data.parts["spaq"].root) == ("zscore", "/iqa", "/iqa")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "descriptions"),
+    [
+        (("data=koniq+spaq",), "AttributeTargets"),
+        (("data=kadid+tid2013+csiq",), "DistortionTargets"),
+        (("data=koniq+kadid",), "MeasuredTargets"),
+        (("data=kadid+koniq",), "MeasuredTargets"),
+        (("data=koniq+kadid", "descriptions=distortions"), "DistortionTargets"),
+        (("test=spaq",), "DistortionTargets"),  # the training data choose, not what is tested on
+        (("data=spaq", "test=live+kadid"), "AttributeTargets"),
+    ],
+)
+def test_a_mixture_is_described_by_what_its_parts_agree_on_or_measured(overrides, descriptions):
+    assert composed(*overrides).descriptions._target_ == f"biqa.data.targets.{descriptions}"
+
+
+@pytest.mark.parametrize("choice", ["data=koniq+nope", "data=koniq+", "test=nope", "test=live+nope"])
+def test_a_part_that_there_is_not_is_refused(choice):
+    with pytest.raises(MissingConfigException, match="Could not find"):
+        composed(choice)
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
+def test_a_weight_that_means_nothing_is_refused(weight):
+    with pytest.raises(IncompatibleChoice, match=rf"data\.weights\.koniq={weight}.*: choose a number above 0, or leave koniq out"):
+        OmegaConf.to_object(composed("data=koniq+spaq", f"data.weights.koniq={weight}"))
+
+
+def test_where_images_lie_is_no_part_of_a_name():
+    assert schema.variant("data.root=/a,test.live.root=/b,data.parts.koniq.root=/c,data.workers=3") == ""
+    assert schema.variant("data.kinds=[jpeg,white_noise],data.root=/a,test=live+csiq") == "-data.kinds-_jpeg_white_noise__test-live+csiq"
+
+
+def test_the_size_of_images_is_part_of_a_name_and_where_they_are_kept_is_not():
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = ["images.shorter_side=512", "images.cache=here", "images.workers=7", "data.root=there"]
+        overrides = compose("config", options, return_hydra_config=True).hydra.job.override_dirname
+    assert schema.variant(overrides) == "-images.shorter_side-512"

@@ -79,6 +79,23 @@ def test_descriptions_that_cannot_be_made_are_a_check_too(place, call):
     assert "no annotated value of any attribute" in out
 
 
+def test_an_image_too_small_to_measure_is_told_and_the_others_are_described(place, call):
+    Image.new("RGB", (12, 40)).save("3.png")
+    code, out, _ = call(*TABLE, "descriptions=measured")
+    assert code == 2
+    assert "1 of 20 cannot be used" in out
+    assert "19 written" in out
+    [state] = [check["text"] for check in json.loads((place / "out" / "checks.json").read_text()) if check["name"] == "images"]
+    assert state == "1 of 20 cannot be used: 3.png: 12 x 40 pixels are too few to measure: at least 16 a side"
+
+
+def test_images_are_checked_at_the_size_of_the_run(place, call):
+    code, out, _ = call(*TABLE, "images.shorter_side=20", f"images.cache={place / 'cache'}")
+    assert code == 0
+    assert "20 of them are 20 x 20" in out
+    assert len(list(place.glob("cache/reduced/20/*.png"))) == 20
+
+
 def test_a_folder_without_a_single_image_is_told(place, call):
     for path in place.glob("*.png"):
         path.unlink()
@@ -112,3 +129,16 @@ def test_a_mistake_is_one_message_and_leaves_nothing(place, call, arguments, mes
     assert message in err
     assert "Traceback" not in err
     assert {path.name for path in place.iterdir()} == before
+
+
+def test_the_parts_of_a_mixture_are_checked_against_each_other(place, call):
+    synthetic = [f"data.parts.synthetic.{option}" for option in ("root=syn", "train=12", "val=3", "test=4", "crop=48", "workers=0")]
+    table = [f"data.parts.table.{option}" for option in ("file=scores.csv", "low=1", "high=5")]
+    code, out, err = call("data=synthetic+table", *synthetic, *table, "out=out")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (place / "out").iterdir()} == {"scores", "synthetic"}
+    assert all({path.name for path in folder.iterdir()} == FILES for folder in (place / "out").iterdir())
+    checks = {check["name"]: check["text"] for check in json.loads((place / "out" / "scores" / "checks.json").read_text())}
+    assert checks["pictures of synthetic"] == "none of them is a test picture here"
+    assert "19 written" in out
+    assert "20 written" in out

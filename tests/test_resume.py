@@ -131,7 +131,7 @@ def two_stages(run, tmp_path_factory):
 def test_killed_while_describing_and_again_while_answering_it_ends_with_the_same_answers(two_stages, run, start, synthetic, tmp_path, digest):
     folder = tmp_path / "runs" / "two"
     command = (*synthetic, *two_stages.options, f"runs={tmp_path / 'runs'}", "name=two")
-    described = [folder / "descriptions" / f"{split}.parquet" for split in ("test", "val", "train")]
+    described = [folder / "descriptions" / f"synthetic-{split}.parquet" for split in ("train", "val", "test")]
     code, _, _ = kill_when(start(*command), signal.SIGKILL, described[0].is_file)
     assert code == -signal.SIGKILL
     assert not described[2].exists()

@@ -30,6 +30,8 @@ BY_DECISION = {
     for decision in ("sampled", "argmax")
 }
 METRICS = {"srcc", "krcc", "plcc", "plcc_logistic4", "rmse", "srcc_mean", "plcc_mean", "score_std", "unparsed", "unscored"} | BY_DECISION
+DESCRIPTION_METRICS = {"feature_f1", "strength_f1", "coverage", "accuracy", "majority", "over_majority", "within_one", "within_one_constant"}
+OVER_ALL = {"accuracy_all", "majority_all", "over_majority_all"}
 EIGHT = "stage.batch_size=8"
 
 
@@ -69,9 +71,10 @@ def state(folder):
 
 
 def images_of(folder):
-    from biqa.building import load_images
+    from biqa.loading import load_corpus
 
-    return load_images(OmegaConf.load(folder / "config.yaml"))
+    [images] = load_corpus(OmegaConf.load(folder / "config.yaml"), describe_tests=True).training
+    return images
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -112,7 +115,10 @@ def test_a_result_says_what_was_measured_and_where_it_comes_from(four, stage):
     assert result["sampling"] == {"repeats": 2, "temperature": 1.0, "top_p": 1.0}
     assert result["config"] == OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert {"python", "biqa", "torch", "transformers", "lightning", "hydra-core", "numpy", "scipy", "pandas"} <= result["versions"].keys()
-    expected = {"images": 12, "fingerprint": images_of(folder).fingerprint, "stand_in": True, "skipped": [], "notes": []}
+    expected = {
+        "images": 12, "trained_on": 0 if stage == "zero_shot" else 24, "fingerprint": images_of(folder).fingerprint,
+        "stand_in": True, "skipped": [], "notes": [],
+    }  # fmt: skip
     assert result["data"] == {"synthetic": expected}
     phases = (
         {"build", "data", "answer", "evaluate"} | ({"fit"} if stage != "zero_shot" else set()) | ({"describe"} if stage == "inference" else set())
@@ -125,7 +131,8 @@ def test_a_result_says_what_was_measured_and_where_it_comes_from(four, stage):
 def test_every_figure_has_an_interval(four, stage):
     metrics = result_of(four[0], stage)["metrics"]
     assert list(metrics) == ["synthetic"]
-    assert metrics["synthetic"].keys() == (METRICS if stage in SCORING else {"feature_f1", "strength_f1", "coverage"})
+    of_data = {metric for metric in metrics["synthetic"] if "/" not in metric}
+    assert of_data == (METRICS if stage in SCORING else DESCRIPTION_METRICS | OVER_ALL)
     for figure in metrics["synthetic"].values():
         assert figure.keys() == {"value", "low", "high"}
         assert all(math.isfinite(part) for part in figure.values())
@@ -139,9 +146,11 @@ def test_the_answers_table_gives_the_figures_of_the_result_again(four, stage):
 
 
 def test_the_descriptions_of_stage_one_give_its_figures_again(four):
-    features = {image: target.features for image, target in images_of(four[0] / "perception").targets.items()}
-    again = evaluate_descriptions(answers_of(four[0], "perception"), features, resamples=40, seed=0)
-    assert again == result_of(four[0], "perception")["metrics"]
+    images = images_of(four[0] / "perception")
+    features = {image: target.features for image, target in images.targets.items()}
+    training = [features[record.image] for record in images.split("train")]
+    again = evaluate_descriptions(answers_of(four[0], "perception"), features, training=training, resamples=40, seed=0)
+    assert {"synthetic": again} == result_of(four[0], "perception")["metrics"]
 
 
 @pytest.mark.parametrize("stage", SCORING)
@@ -163,7 +172,7 @@ def test_stage_two_reads_what_its_stage_one_writes(four):
     """It found that stage 1 by itself, and asked it just as stage 1 asked itself."""
     one, two = answers_of(four[0], "perception"), answers_of(four[0], "inference")
     assert list(one["description"]) == list(two["description"])
-    written = pd.read_parquet(four[0] / "inference" / "descriptions" / "train.parquet")
+    written = pd.read_parquet(four[0] / "inference" / "descriptions" / "synthetic-train.parquet")
     assert len(written) == 48  # stage.generated_per_image = 2 for each of 24
 
 
@@ -435,3 +444,66 @@ def test_a_table_of_mos_and_the_same_table_of_dmos(call, synthetic, tmp_path):
     results = [result_of(tmp_path / "runs", direction) for direction in ("mos", "dmos")]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert list(results[0]["metrics"]) == ["mine"]
+
+
+# several data sets
+
+
+@pytest.fixture(scope="module")
+def crossed(call, synthetic, tmp_path_factory):
+    """Trained on a mixture, tested on one of its parts and on another set: each stage."""
+    place = tmp_path_factory.mktemp("crossed")
+    for folder in ("one", "two"):
+        names = write_images(place / folder, 20)
+        pd.DataFrame({"image": names, "mos": [1 + number % 5 for number in range(20)]}).to_csv(place / folder / f"{folder}.csv", index=False)
+    mine = tuple(option.replace("data.", "data.parts.synthetic.") for option in synthetic if option.startswith("data."))
+    table = ("low=1", "high=5", f"file={place / 'one' / 'one.csv'}")
+    other = ("low=1", "high=5", "direction=dmos", f"file={place / 'two' / 'two.csv'}")
+    typed = (
+        "data=synthetic+table", *mine, *(f"data.parts.table.{option}" for option in table), "data.weights.table=2",
+        "test=[table,synthetic]", *(f"test.table.{option}" for option in other), f"runs={place / 'runs'}",
+    )  # fmt: skip
+    for stage in STAGES:
+        done = call("biqa.run", *without_data(synthetic), *typed, *options(stage))
+        assert done.code == 0, done.err
+    return place / "runs"
+
+
+def test_a_mixture_is_learnt_and_each_data_set_tested_by_itself(crossed):
+    names = {path.name for path in crossed.iterdir()}
+    assert {name.split("-")[1] for name in names} == set(STAGES)
+    assert all(name.startswith("tiny-") and "-synthetic+table-s0-" in name for name in names)
+    for name in names:
+        result = result_of(crossed, name)
+        assert list(result["metrics"]) == ["synthetic", "two"]
+        found = {dataset: (data["images"], data["trained_on"]) for dataset, data in result["data"].items()}
+        trained = 0 if "zero_shot" in name else 1
+        assert found == {"synthetic": (12, 24 * trained), "one": (0, 14 * trained), "two": (20, 0)}
+        assert {path.stem for path in (crossed / name / "answers").iterdir()} == {"synthetic", "two"}
+        for dataset in ("synthetic", "two"):
+            answers = answers_of(crossed, name, dataset)
+            assert set(answers["dataset"]) == {dataset}
+            if "perception" not in name:
+                again = evaluate(answers, resamples=40, seed=0)[dataset]
+                for metric, figure in result["metrics"][dataset].items():
+                    assert again[metric] == pytest.approx(figure, rel=0, abs=0, nan_ok=True)
+
+
+def test_pictures_that_are_learnt_and_tested_are_noted_in_the_result(crossed):
+    [name] = (path.name for path in crossed.iterdir() if "joint" in path.name)
+    notes = result_of(crossed, name)["data"]["two"]["notes"]
+    assert len(notes) == 1
+    assert "of its 20 test images look like images that are trained on in one" in notes[0]
+
+
+def test_stage_two_of_a_mixture_describes_each_data_set_apart(crossed):
+    [name] = (path.name for path in crossed.iterdir() if "inference" in path.name)
+    described = {path.stem for path in (crossed / name / "descriptions").iterdir()}
+    assert described == {"synthetic-train", "synthetic-val", "synthetic-test", "one-train", "one-val", "two-test"}
+
+
+def test_the_report_has_a_column_for_each_data_set_and_their_mean(crossed, call, tmp_path):
+    assert call("biqa.report", f"runs={crossed}", f"out={tmp_path}", "resamples=40").code == 0
+    text = (tmp_path / "table.md").read_text()
+    assert "two" in text
+    assert "mean over data sets" in text

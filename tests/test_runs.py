@@ -44,6 +44,16 @@ def test_where_things_lie_and_run_makes_no_other_config(tmp_path):
     assert folder.open(config(data__root="elsewhere", trainer__progress=False, name="b"), resume=False, overwrite=False)
 
 
+def test_where_images_are_kept_makes_no_other_config_and_their_size_does(tmp_path):
+    images = {"cache": "here", "workers": 2, "shorter_side": None}
+    folder = made(tmp_path / "a", config() | {"images": images})
+    assert folder.open(config() | {"images": images | {"cache": None, "workers": 8}}, resume=False, overwrite=False)
+    with pytest.raises(RunExists, match=r"images\.shorter_side: None there, 512 here"):
+        folder.open(config() | {"images": images | {"shorter_side": 512}}, resume=False, overwrite=False)
+    older = made(tmp_path / "b", config() | {"images": {"cache": "here", "workers": 2}})
+    assert older.open(config() | {"images": images}, resume=False, overwrite=False), "before there was a size, images were seen as they are"
+
+
 def test_another_config_is_refused_by_name_and_value(tmp_path):
     folder = made(tmp_path / "a", config())
     with pytest.raises(
@@ -94,6 +104,7 @@ def test_stage_two_finds_its_stage_one(tmp_path):
     made(tmp_path / "other-seed", config(tmp_path, seed=1))
     made(tmp_path / "other-model", config(tmp_path, model__hidden=64))
     made(tmp_path / "other-data", config(tmp_path, data__train=9))
+    made(tmp_path / "other-size", config(tmp_path) | {"images": {"shorter_side": 336}})
     made(tmp_path / "unfinished", config(tmp_path), finished=False)
     assert find_stage_one(config(tmp_path, stage=TWO), CHOICES, ONE).path == wanted.path
 

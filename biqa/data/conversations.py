@@ -5,19 +5,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from biqa.data.record import Record
 from biqa.data.targets import TextTargets
+from biqa.data.texts import SHORTEST, OnLeak, TextReport
 from biqa.errors import BadRecord, DatasetNotFound
-from biqa.language.leak import find_leak
 from biqa.language.prompts import cut_verdict
 
 SPEAKERS = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer", "system": "system"}
 """Who speaks a turn: LLaVA's words (key "from") and those of chat templates (key "role")."""
-
-SHORTEST = 3
-"""Words of a description at least: "good", "very good" and "Yes." are answers, but describe nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,36 +118,22 @@ def _json(text: str, where: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
 
 
 @dataclass
-class ConversationReport:
-    """What `ConversationTargets` left out."""
+class ConversationReport(TextReport):
+    """What `ConversationTargets` left out of the entries of a file."""
 
-    entries: int = 0
-    """Entries of the file."""
     without_description: list[str] = field(default_factory=list)
     """File and entry of each that only names a level, gives a verdict or (with `question`) answers other questions."""
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-    """File and entry, and the sentence, of each that gave the answer away (on_leak="skip_sentence")."""
-    emptied: list[str] = field(default_factory=list)
-    """File and entry of each text whose every sentence did."""
 
     @property
     def problems(self) -> list[str]:
         """A sentence for each kind of thing left out, with its count and where the first one stands."""
-        said = []
+        said = super().problems
         if self.without_description:
-            said.append(
+            said.insert(
+                0,
                 f"{len(self.without_description)} of {self.entries} conversations hold no description, only a level word, a verdict or other "
-                f"questions, and were left out. First: {self.without_description[0]}."
+                f"questions, and were left out. First: {self.without_description[0]}.",
             )
-        if self.dropped:
-            where, sentence = self.dropped[0]
-            texts = len({place for place, _ in self.dropped})
-            said.append(
-                f"{len(self.dropped)} sentences that give the answer away were dropped from {texts} of {self.entries} texts. "
-                f'First: {where}, "{sentence}"'
-            )
-        if self.emptied:
-            said.append(f"{len(self.emptied)} texts had no other sentence and were left out. First: {self.emptied[0]}.")
         return said
 
 
@@ -175,7 +158,7 @@ class ConversationTargets(TextTargets):
         DatasetNotFound, BadRecord: no such file, or not such a file (`read_entries`, `Entry`); or no conversation in it holds a description.
     """
 
-    def __init__(self, *, file: str | Path, seed: int = 0, question: str | None = None, on_leak: Literal["stop", "skip_sentence"] = "stop") -> None:
+    def __init__(self, *, file: str | Path, seed: int = 0, question: str | None = None, on_leak: OnLeak = "stop") -> None:
         super().__init__(file=file, seed=seed, noun="answer")
         self.question = re.compile(question or "")
         self.on_leak = on_leak
@@ -223,17 +206,7 @@ class ConversationTargets(TextTargets):
             self.report.without_description.append(entry.where)
             return
         if self.on_leak == "skip_sentence":
-            text = self._without_leaks(text, entry.where)
+            text = self.report.without_leaks(text, entry.where)
             if not text:
-                self.report.emptied.append(entry.where)
                 return
         self.add(entry.where, entry.image, text, verdict)
-
-    def _without_leaks(self, text: str, where: str) -> str:
-        kept = []
-        for sentence in re.split(r"(?<=[.!?])\s+", text):
-            if find_leak(sentence):
-                self.report.dropped.append((where, sentence))
-            else:
-                kept.append(sentence)
-        return " ".join(kept)

@@ -1,7 +1,7 @@
 """What can be wrong with a data set on disk, checked before anything is trained on it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biqa.data.record import SPLITS, Card, Record
-from biqa.data.survey import Look
+from biqa.data.survey import Look, Part
 
 State = Literal["ok", "note", "wrong"]
+NEAR_BITS = 4
+"""Of 64: images whose perceptual hashes differ in so few are taken for one picture, if nothing else is said."""
 NAMED = 5
 """So many cases are named; the others are counted."""
 
@@ -27,7 +29,7 @@ class Check:
     text: str
 
 
-def inspect(card: Card, records: Sequence[Record], looks: Mapping[Path, Look], *, near_bits: int) -> list[Check]:
+def inspect(card: Card, records: Sequence[Record], looks: Mapping[Path, Look], *, near_bits: int, parts: Collection[Part] = ()) -> list[Check]:
     """All checks.
 
     Args:
@@ -35,11 +37,12 @@ def inspect(card: Card, records: Sequence[Record], looks: Mapping[Path, Look], *
         records: all labelled images, usable or not.
         looks: path -> what was found in the image, with its perceptual hash.
         near_bits: images whose hashes differ in so many of 64 bits or fewer count as the same picture.
+        parts: what the descriptions need of every image.
     """
-    usable = [record for record in records if looks[record.path].problem is None]
+    usable = [record for record in records if looks[record.path].unusable(parts) is None]
     return [
         check_count(card, records),
-        check_files(records, looks),
+        check_files(records, looks, parts),
         check_scores(card, records),
         check_direction(card, records),
         check_splits(records),
@@ -57,9 +60,10 @@ def check_count(card: Card, records: Sequence[Record]) -> Check:
     return Check("labels", "note", f"{len(records)} labelled images, of {card.images} in the whole release")
 
 
-def check_files(records: Sequence[Record], looks: Mapping[Path, Look]) -> Check:
-    """Every image is there and decodes."""
-    problems = [problem for record in records if (problem := looks[record.path].problem)]
+def check_files(records: Sequence[Record], looks: Mapping[Path, Look], parts: Collection[Part] = ()) -> Check:
+    """Every image is there and decodes, and is large enough to measure where `parts` says that it is measured."""
+    found = [(record.path, looks[record.path]) for record in records]
+    problems = [look.problem or f"{path}: {reason}" for path, look in found if (reason := look.unusable(parts))]
     if problems:
         return Check("images", "wrong", f"{len(problems)} of {len(records)} cannot be used: {_some(problems)}")
     sizes = [(look.width, look.height) for record in records for look in [looks[record.path]]]
@@ -125,16 +129,33 @@ def check_overlap(records: Sequence[Record], looks: Mapping[Path, Look], near_bi
     return Check("overlap", "note", f"{len(pairs)} pairs across splits look alike: {_some(named)}")
 
 
+def check_shared_pictures(records: Sequence[Record], others: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Check:
+    """No test picture of this part of a mixture is learnt in the other one."""
+    learnt = [record for record in others if record.split != "test"]
+    pairs = alike([record for record in records if record.split == "test"], learnt, looks, near_bits)
+    name = f"pictures of {others[0].dataset}" if others else "pictures"
+    if not pairs:
+        return Check(name, "ok", "none of them is a test picture here")
+    named = [f"{first.image} like {second.image}" for first, second in pairs]
+    return Check(
+        name, "note", f"{len({first.image for first, _ in pairs})} test pictures here look like pictures that are learnt there: {_some(named)}"
+    )
+
+
 def near_duplicates(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> list[tuple[Record, Record]]:
     """Pairs of images in different splits whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
     by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
-    hashes = {split: _hashes(members, looks) for split, members in by_split.items()}
-    pairs = []
-    for one, other in combinations(SPLITS, 2):
-        for row, value in enumerate(hashes[one]):
-            near = np.flatnonzero(np.bitwise_count(hashes[other] ^ value) <= near_bits)
-            pairs += [(by_split[one][row], by_split[other][column]) for column in near]
-    return pairs
+    return [pair for one, other in combinations(SPLITS, 2) for pair in alike(by_split[one], by_split[other], looks, near_bits)]
+
+
+def alike(first: Sequence[Record], second: Sequence[Record], looks: Mapping[Path, Look], near_bits: int = NEAR_BITS) -> list[tuple[Record, Record]]:
+    """Pairs of an image of `first` and one of `second` whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
+    others = _hashes(second, looks)
+    return [
+        (first[row], second[column])
+        for row, value in enumerate(_hashes(first, looks))
+        for column in np.flatnonzero(np.bitwise_count(others ^ value) <= near_bits).tolist()
+    ]
 
 
 def _hashes(records: Sequence[Record], looks: Mapping[Path, Look]) -> NDArray[np.uint64]:

@@ -159,6 +159,11 @@ class LabelsJson:
         self.report = ImportReport(rows=0)
         """What was repaired, dropped and found, once `records` was called."""
 
+    @property
+    def split_published(self) -> bool:
+        """Whether there is a test file."""
+        return self.test is not None
+
     def records(self) -> list[Record]:
         """One record an image, in the order of the files, training first.
 
@@ -187,7 +192,16 @@ class LabelsJson:
             answers=compare_answers((label.image, label.answer, quality) for label, quality in zip(labels, q, strict=True)),
         )  # fmt: skip
         return [
-            Record(image=label.image, path=path, q=quality, split=side, group=group, score=label.score, q_std=self._deviation(label))
+            Record(
+                image=label.image,
+                path=path,
+                q=quality,
+                split=side,
+                group=group,
+                score=label.score,
+                q_std=self._deviation(label),
+                dataset=self.card.name,
+            )
             for label, path, quality, side, group in zip(labels, paths, q, self._sides(labels, groups), groups, strict=True)
         ]
 

@@ -97,5 +97,6 @@ def find_folder(root: Path, names: Sequence[str], needs: Sequence[str], *, title
         nearest = min(reversed(missing), key=lambda path: len(missing[path]))  # of equals the last: it has the name of the release
         what = f"{', '.join(missing[nearest])} is missing" + (f" in {nearest}" if nearest != root else "")
     raise DatasetNotFound(
-        f"{root}: {title} is not there ({what}). Set data.root= to the unpacked folder, which looks like this:\n{layout}\nSource: {source}"
+        f"{root}: {title} is not there ({what}). Set data.root= to the unpacked folder, or datasets= to the one that holds it. It looks "
+        f"like this:\n{layout}\nSource: {source}"
     )

@@ -1,8 +1,9 @@
 """Six image measurements on 8-bit RGB, for descriptions of any image (METHOD.md section 7). Their names are those of the attributes in words."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate, sobel
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3], RGB."""
@@ -12,8 +13,8 @@ Luma = NDArray[np.float32]
 SMALLEST_SIDE = 16
 """Pixels: a block edge needs a block on both sides."""
 
-_LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=np.float64)
-_IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
+BAND = 16384
+"""Pixels that are filtered at a time: what is computed of them in double precision stays in the processor's cache, whatever the size of the image."""
 
 
 def measure(pixels: Pixels) -> dict[str, float]:
@@ -37,10 +38,16 @@ def measure(pixels: Pixels) -> dict[str, float]:
 
 def luma(pixels: Pixels) -> Luma:
     """Rec. ITU-R BT.601: Y = 0.299 R + 0.587 G + 0.114 B."""
-    return sum(
-        (pixels[..., channel] * np.float32(weight) for channel, weight in enumerate((0.299, 0.587, 0.114))),
-        start=np.zeros(pixels.shape[:2], np.float32),
-    )
+    red, green, blue = _channels(pixels)
+    y = red * np.float32(0.299)
+    y += green * np.float32(0.587)
+    y += blue * np.float32(0.114)
+    return y
+
+
+def _channels(pixels: Pixels) -> NDArray[np.float32]:
+    """[3, H, W]: a channel after the other, since interleaved ones are slow to read."""
+    return pixels.transpose(2, 0, 1).astype(np.float32, order="C")
 
 
 def brightness(y: Luma) -> float:
@@ -55,14 +62,17 @@ def contrast(y: Luma) -> float:
 
 def colourfulness(pixels: Pixels) -> float:
     """M3 of D. Hasler and S. Suesstrunk, "Measuring colourfulness in natural images", SPIE 5007, 2003: 0 (grey) to about 110 (extreme)."""
-    red, green, blue = (pixels[..., channel].astype(np.float32) for channel in range(3))
+    red, green, blue = _channels(pixels)
     rg, yb = red - green, (red + green) / 2 - blue
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
 
 
 def sharpness(y: Luma) -> float:
     """Variance of the Laplacian (J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000). Noise raises it too."""
-    return float(correlate(y, _LAPLACIAN)[1:-1, 1:-1].var())
+    laplacian = np.empty(_inner(y), np.float32)
+    for rows, band in _bands(y):
+        laplacian[rows] = _bend(band)[:, 1:-1] + _bend(band.T).T[1:-1]
+    return float(laplacian.var())
 
 
 def noise(y: Luma) -> float:
@@ -74,10 +84,26 @@ def noise(y: Luma) -> float:
     operator and adaptive edge detection", ISCCSP 2008 (0.29; the tenth is a METHOD.md choice). White noise gives N and Sobel uncorrelated
     answers, so the choice does not bias the estimate. An image without a flat part, such as gravel, still reads as noisy.
     """
-    inner = (slice(1, -1), slice(1, -1))
-    gradient = np.hypot(sobel(y, axis=0), sobel(y, axis=1))[inner]
-    response = np.abs(correlate(y, _IMMERKAER)[inner])
-    return float(np.sqrt(np.pi / 2) / 6 * response[gradient <= np.quantile(gradient, 0.1)].mean())
+    gradient, response = np.empty(_inner(y), np.float32), np.empty(_inner(y), np.float32)
+    for rows, band in _bands(y):
+        gradient[rows] = np.hypot(_slope(band), _slope(band.T).T)
+        response[rows] = _bend(_bend(band).T).T  # N is the second difference across of the second difference down
+    flattest = gradient <= lower_tenth(gradient)
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(response[flattest]).mean())
+
+
+def lower_tenth(values: NDArray[np.float32]) -> np.float32:
+    """`np.quantile(values, 0.1)`, to the bit and several times as fast: a partition at one place instead of four, and no search for NaN.
+
+    Args:
+        values: at least two, of any shape.
+    """
+    place = 0.1 * (values.size - 1)
+    below = int(place)
+    parted = np.partition(values, below, axis=None)
+    low, high = parted[below], parted[below + 1 :].min()
+    share = place - below
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
 
 
 def blockiness(y: Luma) -> float:
@@ -88,7 +114,40 @@ def blockiness(y: Luma) -> float:
     the top left corner: after cropping or scaling a JPEG its blocks are no longer found.
     """
     ratios = []
-    for steps in (np.abs(np.diff(y, axis=1)), np.abs(np.diff(y, axis=0)).T):
-        on_grid = np.arange(steps.shape[1]) % 8 == 7
-        ratios.append((steps[:, on_grid].mean() + 1.0) / (steps[:, ~on_grid].mean() + 1.0))
+    for steps in (np.abs(np.diff(y, axis=1)).T, np.abs(np.diff(y, axis=0))):
+        on_grid = steps[7::8]
+        across, all_of_it = on_grid.sum(dtype=np.float64), steps.sum(dtype=np.float64)
+        elsewhere = (all_of_it - across) / (steps.size - on_grid.size)
+        ratios.append((across / on_grid.size + 1.0) / (elsewhere + 1.0))
     return float(np.mean(ratios))
+
+
+def _inner(y: Luma) -> tuple[int, int]:
+    """Shape of what is left of an image by a 3 x 3 filter."""
+    return y.shape[0] - 2, y.shape[1] - 2
+
+
+def _bands(y: Luma) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """The image in bands of about BAND pixels: rows of the inner image, and those rows with one above and one below."""
+    rows = max(1, BAND // y.shape[1])
+    for top in range(0, y.shape[0] - 2, rows):
+        yield slice(top, top + rows), y[top : top + rows + 2].astype(np.float64)
+
+
+def _bend(band: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Second difference down the columns, (1, -2, 1): [H - 2, W]."""
+    bend = band[2:] + band[:-2]
+    bend -= 2 * band[1:-1]
+    return bend
+
+
+def _slope(band: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Sobel's gradient down the columns, (-1, 0, 1) down and (1, 2, 1) across: [H - 2, W - 2].
+
+    Each pass is rounded to single precision, as scipy.ndimage.sobel rounds it: of the many equal gradients in a grey image, rounding says which
+    ones are under a threshold.
+    """
+    steps = (band[2:] - band[:-2]).astype(np.float32).astype(np.float64)
+    slope = steps[:, 2:] + steps[:, :-2]
+    slope += 2 * steps[:, 1:-1]
+    return slope.astype(np.float32)

@@ -28,13 +28,16 @@ class ShuffledBatches(Sampler[list[int]]):
     """Batches of indices in a seeded order of their own for each epoch, which can start anywhere in an epoch.
 
     Args:
-        size: number of items.
+        weights: of each item, how often an epoch shows it, above 0. A fraction is the part of the items of that weight that is drawn, anew for
+            each epoch: 0.5 shows every other one, 2.5 all twice and half of them a third time.
         batch_size: items a batch; the last batch may be smaller.
         seed: draws the orders.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size = size
+    def __init__(self, weights: Sequence[float], batch_size: int, seed: int) -> None:
+        self.shares = _shares(weights)
+        self.size = items_an_epoch(weights)
+        """Items an epoch."""
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -46,11 +49,33 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator).tolist()
+        shown = self._shown(generator)
+        order = [shown[place] for place in torch.randperm(self.size, generator=generator).tolist()]
         first, self.start = self.start, 0
         self.epoch += 1
         for batch in range(first, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _shown(self, generator: torch.Generator) -> list[int]:
+        """What this epoch shows, not yet in order."""
+        shown: list[int] = []
+        for members, whole, part in self.shares:
+            drawn = torch.randperm(len(members), generator=generator)[:part].tolist() if part else []
+            shown += [*members * whole, *(members[place] for place in drawn)]
+        return shown
+
+
+def _shares(weights: Sequence[float]) -> list[tuple[list[int], int, int]]:
+    """For each weight that occurs: the items that have it, how often each is shown at least, and how many of them once more."""
+    members: dict[float, list[int]] = {}
+    for item, weight in enumerate(weights):
+        members.setdefault(weight, []).append(item)
+    return [(items, int(weight), round(len(items) * (weight - int(weight)))) for weight, items in members.items()]
+
+
+def items_an_epoch(weights: Sequence[float]) -> int:
+    """How many items `ShuffledBatches` shows in an epoch."""
+    return sum(len(members) * whole + part for members, whole, part in _shares(weights))
 
 
 class EncodedItems(Dataset[Encoded]):
@@ -93,6 +118,7 @@ class DataModule(L.LightningDataModule):
 
     Args:
         train: training items, `val` validation items; either may be empty when it is not needed.
+        weights: how often an epoch shows each training item (`ShuffledBatches`); None: once.
         predict: items to answer; a batch is a list of them.
         encode: how the stage turns an item into an example.
         pad_id: token that fills short rows.
@@ -108,6 +134,7 @@ class DataModule(L.LightningDataModule):
         train: Sequence[Item],
         val: Sequence[Item],
         predict: Sequence[Item],
+        weights: Sequence[float] | None = None,
         encode: Callable[[Item], Encoded],
         pad_id: int,
         batch_size: int,
@@ -123,7 +150,7 @@ class DataModule(L.LightningDataModule):
         self.collate = partial(collate, pad_id=pad_id)
         self.batch_size = batch_size
         self.predict_batch_size = predict_batch_size
-        self.batches = ShuffledBatches(len(train), batch_size, seed)
+        self.batches = ShuffledBatches([1.0] * len(train) if weights is None else weights, batch_size, seed)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any]:

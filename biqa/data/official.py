@@ -39,6 +39,8 @@ class Entry:
     """Annotated attributes."""
     subset: str | None = None
     """Source within the data set, where sources differ in quality."""
+    absent: str = ""
+    """The label file of distortions or attributes where that is missing, and where to get it."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class OfficialSet(ABC):
         self.test_share = test_share
         self.on_bad_image = on_bad_image
 
+    @property
+    def split_published(self) -> bool:
+        """Whether the split is as published."""
+        return self.protocol not in DRAWN
+
     @abstractmethod
     def entries(self, folder: Folder) -> list[Entry]:
         """The labelled images in the order of the label files. Raises DatasetNotFound, BadRecord."""
@@ -139,7 +146,8 @@ class OfficialSet(ABC):
         card = self.card
         return Record(
             image=entry.image, path=path, q=card.quality(entry.score, entry.where), split=side, group=entry.group, score=entry.score,
-            q_std=self._deviation(entry), distortions=entry.distortions, attributes=dict(entry.attributes), subset=entry.subset,
+            q_std=self._deviation(entry), distortions=entry.distortions, attributes=dict(entry.attributes), dataset=card.name, subset=entry.subset,
+            absent=entry.absent,
         )  # fmt: skip
 
     def _deviation(self, entry: Entry) -> float | None:

@@ -44,6 +44,20 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Reduction:
+    """To which size large images are reduced before anything looks at them, and where the reduced copies are kept.
+
+    Copies are PNG: a lossy copy would add artefacts to images that are judged for theirs. They take about 1.6 bytes a pixel: 6 GB for the 11,125
+    photographs of SPAQ at a shorter side of 512, 2.8 GB at 336. Deleting them costs time only.
+    """
+
+    shorter_side: int
+    """Pixels. A larger image is reduced to it, keeping its shape; none is enlarged."""
+    cache: Path | None
+    """Folder whose subfolder `reduced` holds the copies; None: nothing is kept, an image is reduced whenever it is read."""
+
+
+@dataclass(frozen=True)
 class Record:
     """One image with its human score."""
 
@@ -64,8 +78,14 @@ class Record:
     """Known distortions as (type, level 1..5), for `descriptions=distortions`; () for a pristine or an unlabelled image."""
     attributes: dict[str, float] = field(default_factory=dict)
     """Annotated attributes (name -> value, any scale), for `descriptions=attributes`."""
+    dataset: str = ""
+    """Name of the data set: that of its card."""
     subset: str | None = None
     """Source within the data set, where sources differ in quality: accuracy within subsets is reported too."""
+    reduction: Reduction | None = None
+    """How the image is made smaller before anything looks at it; None: it is seen as it is."""
+    absent: str = ""
+    """The label file of its distortions or attributes where that is missing, and where to get it: half a sentence for a message."""
 
 
 class DataSource(Protocol):
@@ -74,6 +94,11 @@ class DataSource(Protocol):
     @property
     def card(self) -> Card:
         """The facts of the data set."""
+        ...
+
+    @property
+    def split_published(self) -> bool:
+        """Whether its test split is a published or labelled one. False: it was drawn here."""
         ...
 
     def records(self) -> list[Record]:

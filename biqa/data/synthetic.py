@@ -152,6 +152,11 @@ class Synthetic:
         """Where the cache of these arguments lies, whether it is there yet or not."""
         return self.root / hashlib.sha256(json.dumps(self.arguments()).encode()).hexdigest()[:12]
 
+    @property
+    def split_published(self) -> bool:
+        """Its recipes say which image is a test image."""
+        return True
+
     def records(self) -> list[Record]:
         """All records, out of the cache; the images are generated first where they are not there.
 
@@ -290,4 +295,5 @@ def _record(row: dict[str, str], folder: Path, card: Card, where: str) -> Record
         score=score,
         q_std=float(row["q_std"]) if row["q_std"] else None,
         distortions=tuple((kind, int(level)) for kind, level in distortions),
+        dataset=card.name,
     )

@@ -79,6 +79,11 @@ class Table:
         self.split_seed, self.val_share, self.test_share = split_seed, val_share, test_share
         self.on_bad_image = on_bad_image
 
+    @property
+    def split_published(self) -> bool:
+        """Whether the table has a split column."""
+        return self.split is not None
+
     def records(self) -> list[Record]:
         """One record a row, in the order of the table.
 
@@ -111,6 +116,7 @@ class Table:
             score=score,
             q_std=self._deviation(row),
             attributes={column: row.number(column) for column in self.features},
+            dataset=self.card.name,
         )
 
     def _deviation(self, row: Row) -> float | None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from biqa.data.bins import QuantileBins
 from biqa.data.record import Record
 from biqa.data.rows import read_rows
 from biqa.data.survey import Look, Part, look_at, survey
 from biqa.errors import BadRecord, IncompatibleChoice
-from biqa.language.features import ATTRIBUTES, DISTORTIONS, describe, parse
+from biqa.language.features import ATTRIBUTES, DISTORTIONS, VOTED_DEFECTS, describe, parse
 from biqa.language.leak import check_leak
 from biqa.language.prompts import cut_verdict
 
@@ -39,7 +39,8 @@ def draw_for(image: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
-def _worded(features: dict[str, int], seed: int, image: str) -> Description:
+def worded(features: dict[str, int], seed: int, image: str) -> Description:
+    """The target that says these features of an image; `seed` and the name of the image draw the paraphrases."""
     text = describe(features, draw_for(image, seed))
     check_leak(text, f"image {image}")
     return Description(text, features)
@@ -60,6 +61,14 @@ class DescriptionSource(Protocol):
         ...
 
 
+def by_dataset(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of a mixture by their data set."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.dataset, []).append(record)
+    return found
+
+
 class DistortionTargets:
     """Known distortions in words: the strength is the level (1..5).
 
@@ -74,16 +83,18 @@ class DistortionTargets:
         self.seed = seed
 
     def fit(self, train: Sequence[Record], looks: Looks | None = None) -> None:
-        """Check that the data set has distortions at all: without any, "no visible distortion" would be said of every image.
+        """Check that each data set has distortions at all: without any, "no visible distortion" would be said of every image.
 
         Raises:
-            BadRecord: no training record names one.
+            BadRecord: no training record of a data set names one.
         """
-        if not any(record.distortions for record in train):
-            raise BadRecord(
-                f"Image {train[0].image}, like the other {len(train) - 1} training images, has no known distortion. "
-                f"Choose descriptions=measured, which describes any image, or descriptions=attributes or descriptions=file."
-            )
+        for records in by_dataset(train).values():
+            if not any(record.distortions for record in records):
+                absent = f"{records[0].absent}. " if records[0].absent else ""
+                raise BadRecord(
+                    f"Image {records[0].image}, like the other {len(records) - 1} training images of its data set, has no known distortion. "
+                    f"{absent}Choose descriptions=measured, which describes any image, or descriptions=attributes or descriptions=file."
+                )
 
     def describe(self, record: Record) -> Description:
         """The target of one image; one without distortions is said to have none visible.
@@ -100,33 +111,18 @@ class DistortionTargets:
         features = dict(record.distortions)
         if len(features) < len(record.distortions):
             raise BadRecord(f"Image {record.image}: a distortion type stands twice in {record.distortions}. Keep one level a type.")
-        return _worded(features, self.seed, record.image)
+        return worded(features, self.seed, record.image)
 
 
-class QuantileBins:
-    """Values to five strengths 0..4, by the quintiles of the training images (METHOD.md choice).
+KNOWN_ATTRIBUTES = ", ".join(spec.name for spec in (*ATTRIBUTES, *VOTED_DEFECTS))
 
-    A feature that has one value on all training images tells them nothing and is left out. Of equal values at a quintile all go to the lower bin.
-    """
-
-    def __init__(self, training: Mapping[str, Sequence[float]]) -> None:
-        self.edges: dict[str, NDArray[np.float64]] = {
-            name: np.quantile(values, (0.2, 0.4, 0.6, 0.8)) for name, values in training.items() if min(values) < max(values)
-        }
-
-    def strengths(self, values: Mapping[str, float]) -> dict[str, int]:
-        """Name -> strength."""
-        return {name: int(np.searchsorted(edges, values[name], side="left")) for name, edges in self.edges.items()}
-
-
-KNOWN_ATTRIBUTES = ", ".join(spec.name for spec in ATTRIBUTES)
-
-ATTRIBUTE_NAMES = {**{spec.name: spec.name for spec in ATTRIBUTES}, "colorfulness": "colourfulness"}
+ATTRIBUTE_NAMES = {**{spec.name: spec.name for spec in (*ATTRIBUTES, *VOTED_DEFECTS)}, "colorfulness": "colourfulness"}
 """Attribute (lower case) -> feature. SPAQ's "Noisiness" is not among them: there *higher means less noisy*, so it must be named as "-noise"."""
 
 
 class AttributeTargets:
-    """Annotated attributes in words: each binned into five strengths by the quintiles of the training images.
+    """Annotated attributes in words: each binned into five strengths by the quintiles of the training images of its data set, as one data set's
+    scale is not another's.
 
     Args:
         seed: draws the paraphrases.
@@ -152,17 +148,26 @@ class AttributeTargets:
         Raises:
             BadRecord: a training record lacks an attribute, or has one that has no wording or is no number.
         """
-        self.needed = sorted({self._feature(name, record).removeprefix("-") for record in train for name in record.attributes} - {""})
-        values = [self._values(record) for record in train]
-        self.bins = QuantileBins({feature: [row[feature] for row in values] for feature in self.needed})
+        self.needed: dict[str, list[str]] = {}
+        self.bins: dict[str, QuantileBins] = {}
+        for dataset, records in by_dataset(train).items():
+            named = {self._feature(name, record).removeprefix("-") for record in records for name in record.attributes}
+            self.needed[dataset] = sorted(named - {""})
+            values = [self._values(record) for record in records]
+            self.bins[dataset] = QuantileBins({feature: [row[feature] for row in values] for feature in self.needed[dataset]})
 
     def describe(self, record: Record) -> Description:
         """The target of one image.
 
         Raises:
-            BadRecord: the record lacks an attribute, or has one that is no number.
+            BadRecord: the record lacks an attribute, has one that is no number, or is of a data set without training images.
         """
-        return _worded(self.bins.strengths(self._values(record)), self.seed, record.image)
+        if record.dataset not in self.bins:
+            raise BadRecord(
+                f"Image {record.image}: {record.dataset} is not trained on, so its attributes have no scale here. "
+                f"Choose descriptions=measured, which describes any image."
+            )
+        return worded(self.bins[record.dataset].strengths(self._values(record)), self.seed, record.image)
 
     def _feature(self, attribute: str, record: Record) -> str:
         """The feature that an attribute goes by, with "-" before it to turn it round; "" for one to leave out."""
@@ -181,11 +186,13 @@ class AttributeTargets:
         for attribute, value in record.attributes.items():
             feature = self._feature(attribute, record)
             values[feature.removeprefix("-")] = -value if feature.startswith("-") else value
-        missing = [feature for feature in self.needed if not np.isfinite(values.get(feature, np.nan))]
-        if missing or not self.needed:
+        needed = self.needed[record.dataset]
+        missing = [feature for feature in needed if not np.isfinite(values.get(feature, np.nan))]
+        if missing or not needed:
+            remedy = record.absent or "Add it to the label file (data=table: data.features=[...])"
             raise BadRecord(
-                f"Image {record.image}: no annotated value of {', '.join(missing) or 'any attribute'}. "
-                f"Add it to the label file (data=table: data.features=[...]), or choose descriptions=measured, which describes any image."
+                f"Image {record.image}: no annotated value of {', '.join(missing) or 'any attribute'}. {remedy}, "
+                f"or choose descriptions=measured, which describes any image."
             )
         return values
 
@@ -214,7 +221,7 @@ class MeasuredTargets:
             BadRecord: an image does not decode, or is too small to measure.
         """
         paths = [record.path for record in train]
-        self.looks = dict(zip(paths, survey(paths, self.parts), strict=True)) if looks is None else looks
+        self.looks = dict(zip(paths, survey(paths, self.parts, reduction=train[0].reduction), strict=True)) if looks is None else looks
         values = [self._measured(record) for record in train]
         self.bins = QuantileBins({feature: [row[feature] for row in values] for feature in values[0]})
 
@@ -224,10 +231,10 @@ class MeasuredTargets:
         Raises:
             BadRecord: the image does not decode, or is too small to measure.
         """
-        return _worded(self.bins.strengths(self._measured(record)), self.seed, record.image)
+        return worded(self.bins.strengths(self._measured(record)), self.seed, record.image)
 
     def _measured(self, record: Record) -> dict[str, float]:
-        look = self.looks.get(record.path) or look_at(record.path, self.parts)
+        look = self.looks.get(record.path) or look_at(record.path, self.parts, record.reduction)
         if look.measured is None:
             raise BadRecord(
                 f"Image {record.image} cannot be measured: {look.problem or look.unmeasurable}. Replace it or take its row out; "

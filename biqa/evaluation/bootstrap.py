@@ -4,7 +4,7 @@ A resample is written as counts, how often each image was drawn, and a statistic
 and two systems are compared on the very same resamples by handing both the same counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from zlib import crc32
 
@@ -59,9 +59,34 @@ def bootstrap(statistic: Statistic, counts: Floats) -> Estimate:
 
 def bootstrap_mean(values: ArrayLike, *, resamples: int, seed: int) -> Estimate:
     """The mean of a figure that each image has by itself, shape [images], with its 95 % interval."""
-    values = np.asarray(values, dtype=np.float64)
-    counts = draw_counts("", [str(position) for position in range(len(values))], resamples, seed)
-    return estimate(values.mean(), (counts * values).sum(axis=1) / len(values))
+    return bootstrap_means({"": values}, resamples=resamples, seed=seed)[""]
+
+
+def bootstrap_means(values: Mapping[str, ArrayLike], *, resamples: int, seed: int) -> dict[str, Estimate]:
+    """The means of figures that each image has by itself, with their 95 % intervals.
+
+    All are taken over the same resamples. So where one figure is the difference of two others, image by image, its interval is the paired one.
+
+    Args:
+        values: name -> figures of the same images, NaN for an image that has none. Shape [images]; or [images, columns] for the mean over columns
+            of the mean over the images that have a figure there; a resample that drew none of them goes without that column.
+        resamples: number of resamples; `seed` draws them.
+    """
+    arrays = {name: np.asarray(figures, dtype=np.float64) for name, figures in values.items()}
+    number = len(next(iter(arrays.values())))
+    counts = draw_counts("", [str(position) for position in range(number)], resamples, seed)
+    return {name: estimate(_mean_of_columns(figures, np.ones((1, number)))[0], _mean_of_columns(figures, counts)) for name, figures in arrays.items()}
+
+
+def _mean_of_columns(figures: Floats, counts: Floats) -> Floats:
+    """Mean in each resample, shape [resamples]; NaN in one without any figure."""
+    columns = figures.reshape(len(figures), -1)
+    known = ~np.isnan(columns)
+    total = np.einsum("ri,ic->rc", counts, np.where(known, columns, 0.0))  # not a matrix product: its last digit depends on the number of threads
+    number = np.einsum("ri,ic->rc", counts, known.astype(np.float64))
+    drawn = (number > 0).sum(axis=1)
+    means = total / np.maximum(number, 1)
+    return np.divide(means.sum(axis=1), drawn, out=np.full(len(counts), np.nan), where=drawn > 0)
 
 
 def estimate(value: ArrayLike, draws: Floats) -> Estimate:

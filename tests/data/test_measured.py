@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from biqa.data.measured import blockiness, brightness, colourfulness, contrast, luma, measure, noise, sharpness
+from biqa.data.measured import blockiness, brightness, colourfulness, contrast, lower_tenth, luma, measure, noise, sharpness
 from biqa.language.features import ATTRIBUTES
 
 
@@ -74,3 +75,25 @@ def test_blocks_are_found_on_their_grid_only() -> None:
 def test_an_image_without_a_block_edge_is_refused() -> None:
     with pytest.raises(ValueError, match="20 x 15 pixels are too few to measure: at least 16 a side"):
         measure(grey(np.zeros((15, 20))))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 300), (403, 131), (90, 20000)], ids=str)
+@pytest.mark.parametrize("colours", [256, 4], ids=["many values", "few values"])
+def test_filters_in_bands_are_those_of_scipy(shape: tuple[int, int], colours: int) -> None:
+    """Few values of grey: whole plateaus of one gradient lie at the threshold of the flattest tenth, and rounding says which part of them counts."""
+    values = np.random.default_rng(0).integers(0, colours, (*shape, 1)) * (255 // (colours - 1))
+    y = luma(np.repeat(values, 3, axis=2).astype(np.uint8))
+    inner = (slice(1, -1), slice(1, -1))
+    gradient = np.hypot(ndimage.sobel(y, axis=0), ndimage.sobel(y, axis=1))[inner]
+    response = ndimage.correlate(y, np.outer([1, -2, 1], [1, -2, 1]))[inner]
+    flattest = gradient <= np.quantile(gradient, 0.1)
+    assert noise(y) == pytest.approx(np.sqrt(np.pi / 2) / 6 * np.abs(response[flattest]).mean(), rel=1e-6)
+    assert sharpness(y) == pytest.approx(ndimage.laplace(y)[inner].var(), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 10, 11, 12, 256, 4097])
+def test_the_lower_tenth_is_the_quantile_to_the_bit(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for values in (rng.random(size), rng.integers(0, 3, size), 29 + rng.integers(0, 5, size) * 2e-6):
+        single = values.astype(np.float32)
+        assert lower_tenth(single) == np.quantile(single, 0.1)

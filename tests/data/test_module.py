@@ -1,12 +1,13 @@
 """The order of the images is a function of seed and epoch, and can be taken up anywhere."""
 
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
 import torch
 
 from biqa.data.collate import Encoded
-from biqa.data.module import DataModule, EncodedItems, Item, ShuffledBatches
+from biqa.data.module import DataModule, EncodedItems, Item, ShuffledBatches, items_an_epoch
 from biqa.data.record import Record
 
 
@@ -21,19 +22,19 @@ def encode(item):
 
 
 def test_every_epoch_holds_every_item_once_in_another_order():
-    batches = ShuffledBatches(10, 3, seed=0)
+    batches = ShuffledBatches([1.0] * 10, 3, seed=0)
     first, second = list(batches), list(batches)
     assert [len(batch) for batch in first] == [3, 3, 3, 1]
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(10))
     assert first != second
-    assert list(ShuffledBatches(10, 3, seed=0)) == first
-    assert list(ShuffledBatches(10, 3, seed=1)) != first
+    assert list(ShuffledBatches([1.0] * 10, 3, seed=0)) == first
+    assert list(ShuffledBatches([1.0] * 10, 3, seed=1)) != first
 
 
 def test_an_epoch_can_be_taken_up_in_the_middle():
-    whole = ShuffledBatches(10, 3, seed=0)
+    whole = ShuffledBatches([1.0] * 10, 3, seed=0)
     epochs = [list(whole) for _ in range(3)]
-    resumed = ShuffledBatches(10, 3, seed=0)
+    resumed = ShuffledBatches([1.0] * 10, 3, seed=0)
     resumed.epoch, resumed.start = 1, 2
     assert list(resumed) == epochs[1][2:]
     assert list(resumed) == epochs[2]
@@ -63,3 +64,25 @@ def test_loaders_give_batches_and_items():
     assert [len(batch.input_ids) for batch in data.train_dataloader()] == [2, 2, 1]
     assert [batch.input_ids[:, 1].tolist() for batch in data.val_dataloader()] == [[0, 1], [2]]
     assert [[item.record.image for item in batch] for batch in data.predict_dataloader()] == [["0.png", "1.png", "2.png"], ["3.png"]]
+
+
+def test_a_weight_says_how_often_an_epoch_shows_an_item():
+    weights = [1.0] * 8 + [2.5] * 4 + [0.25] * 8
+    batches = ShuffledBatches(weights, 4, seed=0)
+    epochs = [Counter(chain(*batches)) for _ in range(6)]
+    assert items_an_epoch(weights) == 8 + 10 + 2
+    assert len(batches) == 5
+    for shown in epochs:
+        assert all(shown[item] == 1 for item in range(8))
+        assert sorted(shown[item] for item in range(8, 12)) == [2, 2, 3, 3]
+        assert sum(shown[item] for item in range(12, 20)) == 2
+    assert len({tuple(item for item in range(12, 20) if shown[item]) for shown in epochs}) > 1, "which of them is drawn anew each epoch"
+
+
+def test_a_weighted_epoch_can_be_taken_up_in_the_middle():
+    weights = [1.0, 0.5, 0.5, 2.0]
+    whole = ShuffledBatches(weights, 2, seed=3)
+    epochs = [list(whole) for _ in range(3)]
+    resumed = ShuffledBatches(weights, 2, seed=3)
+    resumed.epoch, resumed.start = 2, 1
+    assert list(resumed) == epochs[2][1:]

@@ -18,6 +18,7 @@ from biqa.data.targets import AttributeTargets, DistortionTargets, MeasuredTarge
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.language.features import parse
 from biqa.language.leak import find_leak
+from biqa.loading import load_corpus
 
 CONF = Path(schema.config_directory())
 DESCRIPTIONS = {
@@ -95,7 +96,7 @@ def test_every_protocol_is_an_option_and_others_are_refused(name: str) -> None:
 def test_a_release_is_read_looked_at_and_put_into_words(name: str, tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
     folder = write_release(name, tmp_path)
     repaint(folder, picture)
-    images = building.load_images(composed(name, root=str(folder)))
+    [images] = load_corpus(composed(name, root=str(folder)), describe_tests=False).training
     assert images.card.name == name
     assert images.skipped == []
     assert sum(len(images.split(split)) for split in ("train", "val", "test")) == len(images.records) == len(images.targets)
@@ -115,8 +116,8 @@ def test_a_damaged_image_stops_or_is_left_out(name: str, tmp_path: Path, picture
     damaged = next(record for record in whole if record.split == "train")
     damaged.path.write_bytes(damaged.path.read_bytes()[:40])
     with pytest.raises(BadRecord, match=r"cannot be decoded .*Unusable images in all: 1\. Repair the file, or set data\.on_bad_image=skip"):
-        building.load_images(composed(name, root=str(folder)))
-    images = building.load_images(composed(name, root=str(folder), on_bad_image="skip"))
+        load_corpus(composed(name, root=str(folder)), describe_tests=False)
+    [images] = load_corpus(composed(name, root=str(folder), on_bad_image="skip"), describe_tests=False).training
     assert images.records == [record for record in whole if record is not damaged]
     assert len(images.skipped) == 1
     assert damaged.image in images.skipped[0]

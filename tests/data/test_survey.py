@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biqa.data import images
 from biqa.data import survey as module
 from biqa.data.measured import measure
-from biqa.data.record import Record
+from biqa.data.record import Record, Reduction
 from biqa.data.survey import Look, check_images, survey
 from biqa.errors import BadRecord
 
@@ -45,15 +46,27 @@ def test_a_bad_image_stops_the_run_by_name(tmp_path: Path) -> None:
     assert check_images(records[:1], "stop") == (records[:1], [])
 
 
+def test_an_image_too_small_to_measure_is_left_out_where_measurements_are_needed(tmp_path: Path) -> None:
+    for name, side in (("fine.png", 16), ("small.png", 15)):
+        Image.new("RGB", (20, side)).save(tmp_path / name)
+    records = [record(tmp_path / name) for name in ("fine.png", "small.png")]
+    looks = survey([one.path for one in records], ("measured",))
+    usable, skipped = check_images(records, "skip", looks, ("measured",))
+    assert usable == records[:1]
+    assert skipped == ["Image small.png (row 2 of 2): 20 x 15 pixels are too few to measure: at least 16 a side"]
+    assert check_images(records, "skip", looks, ("hash",)) == (records, []), "it decodes, and nobody measures it"
+    assert check_images(records, "stop", looks, ("measured",)) == (records, []), "descriptions refuse it in their own words"
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is looked at, in order."""
     paths: list[Path] = []
     decode = module.load_image
 
-    def noted(path: Path) -> Image.Image:
+    def noted(path: Path, reduction: Reduction | None = None) -> Image.Image:
         paths.append(path)
-        return decode(path)
+        return decode(path, reduction)
 
     monkeypatch.setattr(module, "load_image", noted)
     return paths
@@ -133,7 +146,7 @@ def test_a_damaged_cache_costs_time_and_no_result(tmp_path: Path, seen: list[Pat
     else:
         file.unlink()
         with sqlite3.connect(file) as connection:
-            connection.execute("CREATE TABLE looks (a TEXT)")
+            connection.execute(f"CREATE TABLE {module.TABLE} (a TEXT)")
         connection.close()
     assert survey(paths, cache=cache) == first
     assert len(seen) == 10
@@ -157,10 +170,10 @@ def test_a_kill_keeps_what_was_seen(tmp_path: Path, seen: list[Path], monkeypatc
     monkeypatch.setattr(module, "_pool", lambda images, workers: module.ThreadPoolExecutor(1))
     look_at = module.look_at
 
-    def stopped(path: Path, parts: tuple[str, ...] = ()) -> Look:
+    def stopped(path: Path, parts: tuple[str, ...] = (), reduction: Reduction | None = None) -> Look:
         if path.name == "4.png":
             raise KeyboardInterrupt
-        return look_at(path, parts)  # pyright: ignore[reportArgumentType]
+        return look_at(path, parts, reduction)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(module, "look_at", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -174,3 +187,51 @@ def test_a_kill_keeps_what_was_seen(tmp_path: Path, seen: list[Path], monkeypatc
 def test_processes_find_what_threads_find(tmp_path: Path) -> None:
     paths = [*pictures(tmp_path, module.FEW + 1, size=16), tmp_path / "gone.png"]
     assert survey(paths, ("measured",), workers=2) == survey(paths, ("measured",), workers=1)
+
+
+# reduced images
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file whose pixels are read, in order."""
+    paths: list[Path] = []
+    decode = images._decode
+
+    def noted(path: Path, shorter_side: int | None = None) -> tuple[Image.Image, bool]:
+        found = decode(path, shorter_side)
+        paths.append(path)
+        return found
+
+    monkeypatch.setattr(images, "_decode", noted)
+    return paths
+
+
+def test_looking_reduces_once_and_measures_what_the_model_will_see(tmp_path: Path, decoded: list[Path]) -> None:
+    paths = pictures(tmp_path / "images", 3, size=64)
+    to_20 = Reduction(20, tmp_path / "cache")
+    looks = survey(paths, ("measured",), reduction=to_20, cache=to_20.cache)
+    assert [(look.width, look.height) for look in looks] == [(20, 20), (20, 20), (21, 20)]
+    assert [look.measured for look in looks] == [measure(np.asarray(images.load_image(path, to_20))) for path in paths]
+    hashes = survey(paths, ("hash",), reduction=to_20, cache=to_20.cache)
+    assert sorted(path for path in decoded if path in paths) == paths, "the epoch and a later question read the copies"
+    assert [look.hash for look in hashes] == [look.hash for look in survey(paths, ("hash",), reduction=Reduction(20, None))]
+
+
+def test_looks_at_several_sizes_are_kept_apart(tmp_path: Path, decoded: list[Path]) -> None:
+    paths, cache = pictures(tmp_path / "images", 3, size=64), tmp_path / "cache"
+    sizes = (None, Reduction(20, cache), Reduction(32, cache))
+    first = [survey(paths, ("measured", "hash"), reduction=reduction, cache=cache) for reduction in sizes]
+    before = len(decoded)
+    assert [survey(paths, ("measured", "hash"), reduction=reduction, cache=cache) for reduction in sizes] == first
+    assert len(decoded) == before
+    assert [looks[0].height for looks in first] == [64, 20, 32]
+
+
+def test_processes_reduce_as_threads_do(tmp_path: Path) -> None:
+    paths = pictures(tmp_path / "images", module.FEW + 1, size=24)
+    found = [survey(paths, ("measured",), reduction=Reduction(16, tmp_path / str(workers)), workers=workers) for workers in (2, 1)]
+    assert found[0] == found[1]
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / str(workers)).rglob("*.png")} for workers in (2, 1)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == len(paths)

@@ -1,7 +1,6 @@
 """Description targets from distortions, attributes, measurements and files."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from biqa.data.record import Record
-from biqa.data.targets import AttributeTargets, DistortionTargets, FileTargets, MeasuredTargets, QuantileBins
+from biqa.data.targets import AttributeTargets, DistortionTargets, FileTargets, MeasuredTargets
 from biqa.errors import AnswerLeak, BadRecord, DatasetNotFound, IncompatibleChoice
 from biqa.language.features import parse
 from biqa.language.leak import find_leak
@@ -42,8 +41,12 @@ def test_a_paraphrase_depends_on_seed_and_name_alone() -> None:
 
 
 def test_a_data_set_without_distortions_is_not_called_free_of_them() -> None:
-    with pytest.raises(BadRecord, match=r"Image a, like the other 1 training images, has no known distortion\. Choose descriptions=measured"):
+    with pytest.raises(
+        BadRecord, match=r"Image a, like the other 1 training images of its data set, has no known distortion\. Choose descriptions=measured"
+    ):
         DistortionTargets().fit([record("a"), record("b")])
+    with pytest.raises(BadRecord, match=r"has no known distortion\. a\.txt is missing\. Choose descriptions=measured"):
+        DistortionTargets().fit([record("a", absent="a.txt is missing")])
 
 
 @pytest.mark.parametrize(
@@ -57,23 +60,6 @@ def test_a_data_set_without_distortions_is_not_called_free_of_them() -> None:
 def test_a_distortion_without_words_is_named(distortions: tuple[tuple[str, int], ...], message: str) -> None:
     with pytest.raises(BadRecord, match=message):
         DistortionTargets().describe(record("a", distortions=distortions))
-
-
-# bins
-
-
-def test_quintiles_hold_a_fifth_of_the_training_values_each() -> None:
-    values = np.random.default_rng(0).lognormal(size=1000)
-    bins = QuantileBins({"x": values.tolist(), "constant": [3.0] * 5})
-    assert Counter(bins.strengths({"x": value, "constant": 3.0})["x"] for value in values) == dict.fromkeys(range(5), 200)
-    assert bins.strengths({"x": -1e9, "constant": 9}) == {"x": 0}
-    assert bins.strengths({"x": 1e9, "constant": 9}) == {"x": 4}
-
-
-def test_ties_stay_together_in_the_lowest_bin() -> None:
-    bins = QuantileBins({"x": [0.0] * 70 + [1.0] * 30})
-    assert bins.strengths({"x": 0.0}) == {"x": 0}
-    assert bins.strengths({"x": 1.0})["x"] > 0
 
 
 # attributes
@@ -111,11 +97,22 @@ def test_attributes_that_cannot_be_worded_are_named() -> None:
         AttributeTargets().fit([record("a")])
     with pytest.raises(IncompatibleChoice, match="Attribute x: there is no wording for -smell"):
         AttributeTargets(names={"x": "-smell"})
+    with pytest.raises(
+        BadRecord, match=r"^Image a: no annotated value of any attribute\. a\.csv is missing: get it at b, or choose descriptions=measured"
+    ):
+        AttributeTargets().fit([record("a", absent="a.csv is missing: get it at b")])
     targets = AttributeTargets()
     targets.fit(attributed())
     for attributes in ({"sharpness": 1.0}, {"sharpness": 1.0, "colorfulness": float("nan")}):
         with pytest.raises(BadRecord, match=r"Image t: no annotated value of colourfulness.*descriptions=measured"):
             targets.describe(record("t", attributes=attributes))
+
+
+def test_a_defect_turned_round_has_no_votes_of_zero() -> None:
+    records = [record(f"{i}", attributes={"clean": float(i)}) for i in range(5)]
+    targets = AttributeTargets(names={"clean": "-visible_blur"})
+    targets.fit(records)
+    assert [targets.describe(r).features["visible_blur"] for r in records] == [4, 3, 2, 1, 0]
 
 
 # measurements

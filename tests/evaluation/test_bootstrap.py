@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from biqa.evaluation.bootstrap import Estimate, bootstrap, bootstrap_mean, difference, draw_counts, estimate, paired_difference
+from biqa.evaluation.bootstrap import Estimate, bootstrap, bootstrap_mean, bootstrap_means, difference, draw_counts, estimate, paired_difference
 from biqa.evaluation.correlation import plcc, srcc
 
 
@@ -45,6 +45,36 @@ def test_interval_of_a_mean_is_close_to_the_normal_one():
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
     assert found == bootstrap_mean(values, resamples=2000, seed=0)
+
+
+def test_means_of_several_figures_share_their_resamples():
+    """So the mean of a difference, image by image, has the interval of the paired bootstrap."""
+    rng = np.random.default_rng(3)
+    first, second = rng.random(50), rng.random(50)
+    found = bootstrap_means({"first": first, "second": second, "over": first - second}, resamples=300, seed=0)
+    assert found["first"] == bootstrap_mean(first, resamples=300, seed=0)
+    counts = draw_counts("", [str(position) for position in range(50)], 300, 0)
+    paired = paired_difference(mean_of(first), mean_of(second), counts)
+    over = found["over"]
+    assert (over.value, over.low, over.high) == pytest.approx((paired.value, paired.low, paired.high), abs=1e-12)
+
+
+def test_images_without_a_figure_are_left_out_of_its_mean():
+    """Two columns, the second of which only the last image has: a resample without that image has the mean of the first column alone."""
+    values = np.array([[1.0, np.nan], [2.0, np.nan], [6.0, 5.0]])
+    counts = draw_counts("", ["0", "1", "2"], 100, 0)
+    found = bootstrap_means({"both": values, "first": values[:, 0], "second": values[:, 1]}, resamples=100, seed=0)
+    assert found["second"] == Estimate(5, 5, 5)
+    assert found["first"].value == 3
+    assert found["both"].value == 4
+    first = counts @ values[:, 0] / 3
+    low, high = np.percentile(np.where(counts[:, 2] > 0, (first + 5) / 2, first), (2.5, 97.5))
+    assert (found["both"].low, found["both"].high) == pytest.approx((low, high))
+    assert np.isnan(bootstrap_means({"": [np.nan, np.nan]}, resamples=10, seed=0)[""].value)
+
+
+def mean_of(values):
+    return lambda counts: np.asarray(np.mean(values) if counts is None else counts @ values / len(values))
 
 
 def two_systems(images: int = 200):

@@ -9,13 +9,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biqa.language.features import ATTRIBUTES, DISTORTIONS, FEATURES, KADID_DISTORTIONS, NOTHING, corpus, coverage, describe, parse
+from biqa.language.features import (
+    ATTRIBUTES,
+    DISTORTIONS,
+    FEATURES,
+    KADID_DISTORTIONS,
+    MAIN_DEFECT,
+    NOTHING,
+    VOTED_DEFECTS,
+    corpus,
+    coverage,
+    describe,
+    parse,
+)
+from biqa.language.leak import find_leak
 
 
 @st.composite
 def feature_sets(draw: st.DrawFn) -> dict[str, int]:
     names = draw(st.lists(st.sampled_from(list(FEATURES)), unique=True, max_size=8))
-    return {name: draw(st.integers(FEATURES[name].lowest, FEATURES[name].lowest + 4)) for name in names}
+    return {name: draw(st.sampled_from(strengths_of(name))) for name in names}
+
+
+def strengths_of(name: str) -> list[int]:
+    return list(range(FEATURES[name].lowest, FEATURES[name].lowest + len(FEATURES[name].strengths)))
 
 
 @given(features=feature_sets(), seed=st.integers(0, 2**32))
@@ -27,15 +44,27 @@ def test_parsing_returns_the_features_that_made_the_text(features: dict[str, int
     assert text.endswith(".")
 
 
+def test_ten_thousand_feature_vectors_come_back() -> None:
+    rng = np.random.default_rng(0)
+    specs = list(FEATURES.values())
+    wrong = []
+    for _ in range(10_000):
+        chosen = [specs[place] for place in rng.permutation(len(specs))[: rng.integers(len(specs) + 1)]]
+        features = {spec.name: spec.lowest + int(rng.integers(len(spec.strengths))) for spec in chosen}
+        if parse(describe(features, rng)) != features:
+            wrong.append(features)
+    assert wrong == []
+
+
 @given(text=st.text() | st.lists(st.sampled_from([*corpus(), "It is", "a dog", "\x00", "é!"])).map(" ".join))
 def test_any_text_is_taken(text: str) -> None:
-    assert all(FEATURES[name].lowest <= strength < FEATURES[name].lowest + 5 for name, strength in parse(text).items())
+    assert all(strength in strengths_of(name) for name, strength in parse(text).items())
     assert 0.0 <= coverage(text) <= 1.0
 
 
 def test_every_sentence_means_one_feature_at_one_strength() -> None:
     said = [sentence for spec in FEATURES.values() for sentence, _ in spec.sentences()]
-    assert len(said) == len({sentence.lower() for sentence in said}) == 6 * 3 * 5 + 37 * 8 * 5 + 2 * 3 * 5
+    assert len(said) == len({sentence.lower() for sentence in said}) == 10 * 3 * 5 + 3 * 6 + 37 * 8 * 5 + 2 * 3 * 5
     for name, spec in FEATURES.items():
         assert [parse(sentence) for sentence, _ in spec.sentences()] == [{name: strength} for _, strength in spec.sentences()]
 
@@ -44,13 +73,24 @@ def test_sentences_are_short_for_a_small_model() -> None:
     assert max(len(sentence.split()) for sentence in corpus()) <= 9
 
 
-def test_there_are_five_strengths_and_at_least_three_paraphrases_each() -> None:
-    assert {name: (len(spec.strengths), spec.lowest) for name, spec in FEATURES.items()} == {
-        **dict.fromkeys([spec.name for spec in ATTRIBUTES], (5, 0)),
-        **dict.fromkeys([spec.name for spec in DISTORTIONS], (5, 1)),
+def test_there_are_five_strengths_but_six_kinds_and_at_least_three_paraphrases_each() -> None:
+    assert {name: (len(set(spec.strengths)), spec.lowest, spec.ordered) for name, spec in FEATURES.items()} == {
+        **dict.fromkeys([spec.name for spec in (*ATTRIBUTES, *VOTED_DEFECTS)], (5, 0, True)),
+        MAIN_DEFECT.name: (6, 0, False),
+        **dict.fromkeys([spec.name for spec in DISTORTIONS], (5, 1, True)),
     }
+    assert all(len(spec.strengths) == len(set(spec.strengths)) for spec in FEATURES.values())
     assert all(len(set(spec.templates)) >= 3 for spec in FEATURES.values())
-    assert all(len(set(spec.strengths)) == 5 for spec in FEATURES.values())
+
+
+def test_no_sentence_gives_the_answer_away() -> None:
+    assert [sentence for sentence in corpus() if find_leak(sentence)] == []
+
+
+def test_a_kind_reads_as_one() -> None:
+    assert parse("The main defect is noise. There is no visible blur. Viewers note heavy colour defects.") == {
+        "main_defect": 1, "visible_blur": 0, "colour_defect": 3,
+    }  # fmt: skip
 
 
 def test_paraphrases_are_drawn_and_seeded() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from biqa.language import features, prompts
 from biqa.language.levels import LEVELS
-from biqa.models.tiny import CHANNELS, COEFFICIENTS, LogDctImageProcessor, dct_statistics, log_dct
+from biqa.models.tiny import CENTRE, CHANNELS, COEFFICIENTS, LogDctImageProcessor, dct_statistics, log_dct
 
 
 def test_constant_image_has_only_its_mean():
@@ -14,8 +14,9 @@ def test_constant_image_has_only_its_mean():
     image[..., 1:] = 128
     values = log_dct(image)
     assert values.shape == (12, 12, COEFFICIENTS)
-    np.testing.assert_allclose(values[..., 0], np.log1p(8 * 40), rtol=1e-5)  # orthonormal 8x8: DC = 8 x mean
+    np.testing.assert_allclose(values[..., 0], 40 / 40, rtol=1e-5)  # the mean above mid-grey, over MEAN_SCALE
     np.testing.assert_allclose(values[..., 1:], 0.0, atol=1e-4)
+    np.testing.assert_allclose(log_dct(255 - image)[..., 0], -41 / 40, rtol=1e-5)  # a dark image is not a bright one
 
 
 def test_a_cosine_of_the_basis_lights_one_coefficient():
@@ -34,7 +35,7 @@ def test_chroma_stands_after_luma():
     image[..., 2] = 128 + 10  # Cr
     values = log_dct(image)[0, 0]
     assert np.flatnonzero(values > 0.01).tolist() == [64 + 6]
-    assert values[70] == pytest.approx(np.log1p(80), rel=1e-4)
+    assert values[70] == pytest.approx(10 / 40, rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (248, 320), (20, 500)])
@@ -44,14 +45,14 @@ def test_statistics_of_a_cell_are_those_of_its_blocks(size):
     made = dct_statistics(image, 3)
     assert made.shape == (CHANNELS, 3, 3)
     pooled = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(blocks).permute(2, 0, 1)[None], (3, 3))[0]
-    np.testing.assert_allclose(made[:76], (pooled.numpy() - 2.0) / 1.5, atol=1e-4)
+    np.testing.assert_allclose(made[:76], (pooled.numpy() - CENTRE[:, None, None]) / 1.5, atol=1e-4)
     rows, columns = blocks.shape[:2]
     corner = blocks[: -(-rows // 3), : -(-columns // 3)].reshape(-1, 76)
     np.testing.assert_allclose(made[76:152, 0, 0], (corner.std(0) - 0.5) / 0.4, atol=1e-4)
     lower = np.quantile(corner, 0.1, axis=0, method="nearest")
     upper = -np.quantile(-corner, 0.1, axis=0, method="nearest")
-    np.testing.assert_allclose(made[152:228, 0, 0], (lower - 2.0) / 1.5, atol=1e-5)
-    np.testing.assert_allclose(made[228:, 0, 0], (upper - 2.0) / 1.5, atol=1e-5)
+    np.testing.assert_allclose(made[152:228, 0, 0], (lower - CENTRE) / 1.5, atol=1e-5)
+    np.testing.assert_allclose(made[228:, 0, 0], (upper - CENTRE) / 1.5, atol=1e-5)
     assert (made[152:228] <= made[228:]).all()
 
 

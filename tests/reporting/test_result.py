@@ -171,3 +171,87 @@ def test_summary_of_other_metrics_names_them(result):
     assert "2.5 [1.0, 4.0]" in text
     assert "STAND-IN" not in text
     assert "N =" not in text
+
+
+def figure(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.fixture
+def described(result):
+    """A result of stage 1: two features, and the means over them."""
+    result["run"]["stage"] = "perception"
+    result["metrics"]["synthetic"] = {
+        "feature_f1": figure(0.9, 0.8, 1.0),
+        "accuracy": figure(0.45, 0.35, 0.55),
+        "majority": figure(0.55, 0.45, 0.65),
+        "over_majority": figure(-0.1, -0.2, 0.01),
+        "within_one": figure(0.7, 0.6, 0.8),
+        "within_one_constant": figure(0.6, 0.5, 0.7),
+        "accuracy/brightness": figure(0.5, 0.4, 0.6),
+        "accuracy/white_noise": figure(0.4, 0.3, 0.5),
+        "majority/brightness": figure(0.2512, 0.15, 0.35),
+        "majority/white_noise": figure(0.85, 0.8, 0.9),
+        "over_majority/brightness": figure(0.2488, 0.1, 0.4),
+        "over_majority/white_noise": figure(-0.45, -0.55, -0.3),
+        "within_one/brightness": figure(0.77, 0.66, 0.88),
+        "within_one/white_noise": figure(0.63, 0.53, 0.73),
+        "within_one_constant/brightness": figure(0.6, 0.5, 0.7),
+        "within_one_constant/white_noise": figure(0.6, 0.5, 0.7),
+    }
+    return result
+
+
+def lines_with(text, *parts):
+    return [line for line in text.splitlines() if all(part in line for part in parts)]
+
+
+def test_summary_of_stage_one_has_a_row_a_feature(described):
+    text = printed(described)
+    assert lines_with(text, "synthetic, by feature: images whose target names the feature")
+    assert lines_with(text, "feature", "accuracy", "majority", "difference")
+    assert "all images" not in text
+    assert lines_with(text, "brightness", "0.500 [0.40, 0.60]", "0.251", "+0.249 [+0.10, +0.40]")
+    assert lines_with(text, "white noise", "0.400 [0.30, 0.50]", "0.850", "-0.450 [-0.55, -0.30]")
+    assert lines_with(text, "mean over features", "0.450 [0.35, 0.55]", "0.550", "-0.100 [-0.20, +0.01]")
+
+
+def test_figures_by_feature_stay_out_of_the_first_table(described):
+    text = printed(described)
+    assert len(lines_with(text, "brightness")) == len(lines_with(text, "white noise")) == 1
+    assert "/" not in text
+    assert lines_with(text, "within one step (mean over features)", "0.700 [0.60, 0.80]")
+    assert lines_with(text, "best constant answer, within one step", "0.600 [0.50, 0.70]")
+    first = text.partition("synthetic, by feature")[0]
+    assert "feature f1" in first
+    assert "majority" not in first
+
+
+def test_features_that_some_targets_leave_out_have_a_table_over_all_images(described):
+    for place in ("", "/white_noise"):
+        for metric in ("accuracy", "majority", "over_majority"):
+            described["metrics"]["synthetic"][f"{metric}_all{place}"] = figure(-0.0312, -0.06, 0.01)
+    first, over_all = printed(described).split("synthetic, by feature: all images, absence being one more answer")
+    assert len(lines_with(first, "white noise")) == len(lines_with(over_all, "white noise")) == 1
+    assert lines_with(over_all, "mean over features", "-0.031 [-0.06, +0.01]")
+    assert "brightness" not in over_all
+    assert "accuracy all" not in first
+
+
+def test_each_data_set_has_its_own_table_by_feature(described):
+    described["metrics"]["other"] = {"feature_f1": figure(0.5, 0.4, 0.6)}
+    described["data"]["other"] = described["data"]["synthetic"]
+    assert len(lines_with(printed(described), "by feature")) == 1
+    described["metrics"]["other"] = described["metrics"]["synthetic"]
+    text = printed(described)
+    assert [line.split(",")[0].strip() for line in lines_with(text, "by feature")] == ["synthetic", "other"]
+    assert len(lines_with(text, "white noise")) == 2
+
+
+def test_a_result_without_figures_by_feature_has_no_such_table(result):
+    assert "by feature" not in printed(result)
+
+
+def test_metrics_by_feature_read_back(described, tmp_path):
+    write_result(described, tmp_path / "r.json")
+    assert read_result(tmp_path / "r.json") == described

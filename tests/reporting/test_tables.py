@@ -56,6 +56,19 @@ def test_change_of_instability_is_the_paired_difference(runs):
     assert number(table, "two-stage", "", "temperature").value == 1
 
 
+def test_figures_by_feature_change_no_table(runs, fabricate):
+    """A stage-1 run lies among the others, as in every folder of a sweep."""
+    before = [make(study_of(runs), "") for make in (accuracy_table, stability_table)]
+    folder = fabricate(runs, "stage-one", "perception")
+    result = json.loads((folder / "result.json").read_text())
+    names = ("feature_f1", "accuracy", "accuracy/brightness", "over_majority/white_noise")
+    result["metrics"]["synthetic"] = {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in names}
+    (folder / "result.json").write_text(json.dumps(result))
+    after = [make(study_of(runs), "") for make in (accuracy_table, stability_table)]
+    assert [table.rows for table in after] == [table.rows for table in before]
+    assert [table.columns for table in after] == [table.columns for table in before]
+
+
 def test_another_baseline(runs):
     table = accuracy_table(study_of(runs, baseline="inference"), "")
     assert number(table, "one-stage", "synthetic", "srcc_gain").value < 0

@@ -31,7 +31,7 @@ QUALITIES = ((0.93, 0.05), (0.31, None), (0.5, 0.2), (0.07, 0.1))
 
 @pytest.fixture
 def items(tmp_path, picture) -> Callable[..., list[Item]]:
-    """Builder of items with a picture on disk each; texts differ in length, and so do the sizes of the pictures."""
+    """Builder of items with a picture on disk each; texts differ in length, and so do sizes and brightness of the pictures."""
 
     def make(count: int = 3, *, names: Sequence[str] = (), descriptions: int = 1, on_disk: bool = True) -> list[Item]:
         made = []
@@ -39,7 +39,7 @@ def items(tmp_path, picture) -> Callable[..., list[Item]]:
             name = names[i] if names else f"image{i}.png"
             path = tmp_path / f"{i}.png"
             if on_disk:
-                picture(i, size=64 + 16 * i).save(path)
+                picture(i, size=64 + 16 * i).point(lambda value, shade=1 - 0.2 * (i % 4): value * shade).save(path)
             q, q_std = QUALITIES[i % 4]
             record = Record(image=name, path=path, q=q, q_std=q_std, split="train", group=name, score=q)
             made.append(Item(record, tuple(TEXTS[(i + k) % 4] for k in range(descriptions))))

@@ -1,0 +1,109 @@
+"""Texts that somebody was paid for, on disk: one for each content of an image file, question and writer."""
+
+import fcntl
+import hashlib
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from biqa.errors import TeacherUnavailable
+
+PATIENCE = 60.0
+"""Seconds to wait for another process that writes."""
+
+READERS = 4
+"""Files that are read at a time to tell their content."""
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS texts (image TEXT, question TEXT, writer TEXT, text TEXT NOT NULL, PRIMARY KEY (image, question, writer))",
+    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, changed INTEGER, size INTEGER, content TEXT NOT NULL)",
+)
+
+
+class TextCache:
+    """The texts in `texts.sqlite` of a folder. Each is on disk as soon as it is kept, whatever happens to the process next.
+
+    An image goes by the SHA-256 of its file's bytes, so that a renamed or copied file is the same image and a changed one is another.
+    Processes and threads may use the file at the same time. It is never cleared: texts cost money or hours.
+
+    Args:
+        folder: made where it is not there.
+
+    Raises:
+        TeacherUnavailable: from here and from every method: the file is damaged, or cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "texts.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TeacherUnavailable(
+                f"{folder} cannot be made ({error.strerror}). Choose a folder that you may write to: descriptions.cache=."
+            ) from error
+        with self._open() as connection:
+            for table in TABLES:
+                connection.execute(table)
+            [state] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state.splitlines()[-1])
+
+    def known(self, question: str, writer: str) -> dict[str, str]:
+        """Image -> what a writer answered to a question, of all images."""
+        with self._open() as connection:
+            return dict(connection.execute("SELECT image, text FROM texts WHERE question = ? AND writer = ?", (question, writer)))
+
+    def keep(self, image: str, question: str, writer: str, text: str) -> None:
+        """Write a text to disk. One that is there already stays."""
+        with self._open() as connection:
+            connection.execute("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?)", (image, question, writer, text))
+
+    def contents(self, paths: Collection[Path]) -> dict[Path, str]:
+        """SHA-256 of each file's bytes. A file is read again when its time or size has changed."""
+        with self._open() as connection:
+            seen = {(path, changed, size): content for path, changed, size, content in connection.execute("SELECT * FROM files")}
+        states = {path: (str(path.absolute()), status.st_mtime_ns, status.st_size) for path in paths for status in [path.stat()]}
+        new = [path for path, state in states.items() if state not in seen]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(new, pool.map(_content, new), strict=True))
+        with self._open() as connection:
+            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", [(*states[path], content) for path, content in found.items()])
+        return {path: found[path] if path in found else seen[state] for path, state in states.items()}
+
+    @contextmanager
+    def alone(self, question: str, writer: str, waiting: Callable[[], object]) -> Iterator[None]:
+        """Only one process at a time asks a writer a question, so that two runs that start together do not both pay for an image.
+
+        Args:
+            question: what is asked, `writer` who is asked.
+            waiting: called when another process is at it: this one waits until that one has finished or died.
+        """
+        place = int.from_bytes(hashlib.sha256(f"{question}\n{writer}".encode()).digest()[:4], "big") >> 1
+        with self.file.with_suffix(".lock").open("wb") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)  # a byte of the file for each question and writer
+            except OSError:
+                waiting()
+                fcntl.lockf(lock, fcntl.LOCK_EX, 1, place)
+            yield
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for each use, which SQLite keeps apart from those of other threads and processes."""
+        try:
+            with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as connection, connection:
+                yield connection
+        except sqlite3.OperationalError as error:  # locked for long, read-only, disk full, or somebody else's tables
+            raise TeacherUnavailable(f"{self.file} cannot be used: {error}. Mend that, or choose another folder: descriptions.cache=.") from error
+        except sqlite3.DatabaseError as error:
+            raise TeacherUnavailable(
+                f"{self.file} is damaged: {error}. It holds texts that were paid for, so it is left as it is. "
+                f"Restore it from a backup; or move it away, and all is asked anew."
+            ) from error
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
