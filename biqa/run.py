@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
+from biqa.config.stage import VerdictStage
 from biqa.doors import open_door, user_errors
 from biqa.errors import IncompatibleChoice
 from biqa.runs import RunFolder, find_run, find_stage_one, plain
@@ -54,7 +55,7 @@ class Seconds:
 def numbers_to_words(arguments: list[str]) -> list[str]:
     """`stage=1,2` -> `stage=perception,inference`: a choice of a config group must be a word for Hydra.
 
-    `test=[live,csiq]` -> `test=live+csiq`: so is the choice of several data sets called (`biqa.combined`).
+    `test=[live,csiq]` -> `test=live+csiq`: so is the choice of several data sets called (`biqa.config.combined`).
     `logger=null` -> `~logger`, as Hydra has it. Other numbers and nulls become quoted words, so that Hydra answers with its list of choices.
     """
 
@@ -217,7 +218,7 @@ def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[s
 
 def verdict_options(stage: schema.Stage) -> dict[str, Any]:
     """What a stage that ends in a level word takes beyond the others."""
-    return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, schema.VerdictStage) else {}
+    return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
 
 
 def rows_of(batches: Any) -> "list[Row]":  # noqa: ANN401 (Lightning's union)

@@ -1,0 +1,168 @@
+"""The typed schema of a run: every option with its meaning and unit under it; nonsense is refused here, before anything is loaded.
+
+conf/ holds the values, one file a choice. Nothing below the doors sees these classes: they are unpacked into named arguments.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from biqa.config.checks import refuse
+from biqa.config.data import Data, Images, KoniqData, LabelsJsonData, LiveData, MixtureData, OfficialData, SyntheticData, TableData
+from biqa.config.descriptions import (
+    ConversationDescriptions,
+    DefectDescriptions,
+    Descriptions,
+    EndpointDescriptions,
+    FileDescriptions,
+    TeacherDescriptions,
+)
+from biqa.config.model import Model, Owl2Model, TinyModel, Tuning
+from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, Sampling, Stage, ZeroShotStage
+from biqa.config.trainer import TrainerOptions
+
+
+def config_directory() -> str:
+    """Absolute folder of conf/: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return str(package / "conf" if (package / "conf").is_dir() else package.parent / "conf")
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = MISSING
+    """Folder of the run below `runs`; made of the choices."""
+    runs: str = MISSING
+    """Where runs lie."""
+    seed: int = MISSING
+    """Random weights, order of the images, sampled answers."""
+    ckpt: str | None = None
+    """"last": go on from the newest checkpoint of this run (from the start when there is none)."""
+    overwrite: bool = False
+    """Delete the run folder of that name first."""
+    datasets: str = MISSING
+    """Folder that holds the published data sets whose own root is not given."""
+    data: Data = MISSING
+    test: Any = None
+    """Data sets to test on, choice -> options: `test=[live,csiq]`; null: the test split of what is trained on."""
+    test_images: str = "auto"
+    """Which images of a data set that is not trained on: "split" (its test split), "all", or "auto": the split where it is published, else all."""
+    images: Images = MISSING
+    descriptions: Descriptions = MISSING
+    model: Model = MISSING
+    stage: Stage = MISSING
+    tuning: Tuning = MISSING
+    strategy: Any = MISSING
+    sampling: Sampling = MISSING
+    evaluation: Evaluation = MISSING
+    trainer: TrainerOptions = MISSING
+    logger: Any = None
+
+    def __post_init__(self) -> None:
+        refuse(
+            [
+                (self.ckpt not in (None, "last"), f"ckpt={self.ckpt} is not known: choose last, or leave it out."),
+                (self.ckpt == "last" and self.overwrite, "ckpt=last goes on with a run and overwrite=true deletes it: choose one."),
+                (
+                    self.test_images not in ("auto", "split", "all"),
+                    f"test_images={self.test_images} is not known: choose auto, split or all.",
+                ),
+                (not 0 <= self.seed < 2**32, f"seed={self.seed}: choose 0 or more, below 2^32."),
+                (
+                    self.name in (".", "..") or "/" in self.name or "\\" in self.name,
+                    f"name={self.name} is no name of a folder: leave slashes and dots alone out of it. Where runs lie is runs=FOLDER.",
+                ),
+                *((text == "", f"{option}= is empty: give a value, or leave the option out.") for option, text in _words(self)),
+            ]
+        )
+
+
+SCHEMAS: dict[str, type] = {
+    "synthetic": SyntheticData,
+    "official": OfficialData,
+    "mixture": MixtureData,
+    "koniq": KoniqData,
+    "live": LiveData,
+    "table": TableData,
+    "labels_json": LabelsJsonData,
+    "descriptions": Descriptions,
+    "file": FileDescriptions,
+    "defects": DefectDescriptions,
+    "conversations": ConversationDescriptions,
+    "teacher": TeacherDescriptions,
+    "endpoint": EndpointDescriptions,
+    "tiny": TinyModel,
+    "owl2": Owl2Model,
+    "tuning": Tuning,
+    "perception": PerceptionStage,
+    "inference": InferenceStage,
+    "joint": JointStage,
+    "zero_shot": ZeroShotStage,
+    "sampling": Sampling,
+    "evaluation": Evaluation,
+    "trainer": TrainerOptions,
+}
+"""Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
+
+
+def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (whatever options hold)
+    """The config and each group of options in it, with what stands before the names of its options: "", "stage.", "test.live."."""
+    if isinstance(group, dict):
+        inner = group
+    elif is_dataclass(group):
+        yield prefix, group
+        inner = vars(group)
+    else:
+        return
+    for name, value in inner.items():
+        yield from _groups(value, f"{prefix}{name}.")
+
+
+def _words(config: Config) -> Iterator[tuple[str, str]]:
+    """Dotted name and value of every option that holds a text."""
+    return ((f"{prefix}{name}", value) for prefix, group in _groups(config) for name, value in vars(group).items() if isinstance(value, str))
+
+
+def unknown_options(config: Config) -> list[str]:
+    """Dotted names of options that no schema knows, as `+stage.epoch=3` makes them."""
+    return [f"{prefix}{name}" for prefix, group in _groups(config) for name in vars(group) if name not in {field.name for field in fields(group)}]
+
+
+PLACE = re.compile(r"(data|data\.parts\.\w+|test\.\w+)\.(root|file|workers)|descriptions\.(cache|url|key_env|batch_size|concurrency|retries|timeout)")
+"""Options that say where the images of a data set lie and how many processes make them, not which they are, and where a teacher is asked and how
+fast: they tell no run from another."""
+
+
+def variant(overrides: str) -> str:
+    """The part of a run's name that tells it from its siblings: its own overrides, shortened to a hash when long.
+
+    `stage.epochs=3,stage.target=hard` -> `-stage.epochs-3_stage.target-hard`; nothing -> nothing. No "=" and no ",": a run's folder is a value of
+    `stage.init_from=`, where Hydra would take them for its own.
+    """
+    chosen = [override for override in re.split(r",(?=[+~]*[\w./@]+=)", overrides) if not PLACE.fullmatch(override.partition("=")[0])]
+    overrides = ",".join(chosen)
+    if not overrides:
+        return ""
+    readable = re.sub(r"[^\w.+-]", "_", overrides.replace("=", "-"))
+    return "-" + (readable if len(readable) <= 80 else hashlib.sha256(overrides.encode()).hexdigest()[:8])
+
+
+def register() -> None:
+    """Make schemas, resolver and combined choices known to Hydra. Called by the doors before they compose."""
+    from hydra.core.config_store import ConfigStore
+
+    from biqa.config import combined
+
+    combined.register(config_directory())
+    OmegaConf.register_new_resolver("variant", variant, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="run", node=Config, provider="biqa")
+    for name, node in SCHEMAS.items():
+        store.store(group="schema", name=name, node=node, provider="biqa")

@@ -1,0 +1,145 @@
+"""Options of the stages, of sampling and of evaluation."""
+
+import math
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from biqa.config.checks import refuse
+
+
+@dataclass
+class Stage:
+    """What is learnt from what (METHOD.md section 3)."""
+
+    _target_: str = MISSING
+    epochs: int = MISSING
+    """Passes over the training images; 0 trains nothing."""
+    batch_size: int = MISSING
+    """Images a step and device."""
+    init_from: str | None = None
+    """Run folder to start from; null: what the stage says (its stage 1, or the base weights); "base": the base weights."""
+
+    def __post_init__(self) -> None:
+        refuse(
+            [
+                (self.epochs < 0, f"stage.epochs={self.epochs}: choose 0 or more."),
+                (self.batch_size < 1, f"stage.batch_size={self.batch_size}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class PerceptionStage(Stage):
+    """Stage 1: image to description."""
+
+    _target_: str = "biqa.stages.perception.Perception"
+
+
+@dataclass
+class VerdictStage(Stage):
+    """A stage that ends in a level word."""
+
+    target: str = MISSING
+    """"hard": the level of the image's quality; "soft": a level distribution whose mean is the quality."""
+    level_weight: float = MISSING
+    """Weight of the level word's loss beside the mean loss of the other tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(
+            [
+                (self.target not in ("hard", "soft"), f"stage.target={self.target} is not known: choose hard or soft."),
+                (not 0 <= self.level_weight < math.inf, f"stage.level_weight={self.level_weight}: choose 0 or more."),
+            ]
+        )
+
+
+@dataclass
+class JointStage(VerdictStage):
+    """One-stage tuning: image to description and level in one answer."""
+
+    _target_: str = "biqa.stages.joint.Joint"
+
+
+@dataclass
+class ZeroShotStage(JointStage):
+    """As joint, with nothing trained."""
+
+    _target_: str = "biqa.stages.joint.ZeroShot"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse([(self.epochs != 0, f"stage.epochs={self.epochs}: zero_shot trains nothing. Choose stage=joint to train.")])
+
+
+@dataclass
+class InferenceStage(VerdictStage):
+    """Stage 2: description to level, from the text alone."""
+
+    _target_: str = "biqa.stages.inference.Inference"
+    descriptions: str = MISSING
+    """What it trains on: "target" (annotated), "generated" (written by stage 1) or "mixed" (both)."""
+    perception: str | None = None
+    """Run folder of the stage 1 that describes the images; null: found by model, data and seed."""
+    generated_per_image: int = MISSING
+    """Generated descriptions of each training image: the greedy one first, then sampled ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(
+            [
+                (
+                    self.descriptions not in ("target", "generated", "mixed"),
+                    f"stage.descriptions={self.descriptions} is not known: choose target, generated or mixed.",
+                ),
+                (self.generated_per_image < 1, f"stage.generated_per_image={self.generated_per_image}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class Sampling:
+    """How often and how hot each image is asked (METHOD.md section 2)."""
+
+    repeats: int = MISSING
+    """N, sampled queries an image for instability; 0 measures accuracy only."""
+    temperature: float = MISSING
+    """T of the sampled queries."""
+    top_p: float = MISSING
+    """Nucleus of the sampled queries; 1 keeps the whole distribution."""
+    max_new_tokens: int = MISSING
+    """A description is cut there."""
+    batch_size: int = MISSING
+    """Images answered at a time, each with N + 1 queries (more where a step asks fewer)."""
+
+    def __post_init__(self) -> None:
+        refuse(
+            [
+                (self.repeats < 0, f"sampling.repeats={self.repeats}: choose 2 or more, or 0 for accuracy alone."),
+                (
+                    self.repeats == 1,
+                    "sampling.repeats=1: one answer cannot disagree with itself: it has no instability. Choose 2 or more, or 0 for accuracy alone.",
+                ),
+                (
+                    self.repeats > 0 and self.temperature <= 0,
+                    f"sampling.temperature={self.temperature}: greedy decoding repeats itself, its instability is 0 by construction. "
+                    f"Choose a temperature above 0, or sampling.repeats=0 for accuracy alone.",
+                ),
+                (not self.temperature < math.inf, f"sampling.temperature={self.temperature}: choose a number such as 1.0."),
+                (not 0 < self.top_p <= 1, f"sampling.top_p={self.top_p}: choose a value in (0, 1]."),
+                (self.max_new_tokens < 1, f"sampling.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
+                (self.batch_size < 1, f"sampling.batch_size={self.batch_size}: choose 1 or more."),
+            ]
+        )
+
+
+@dataclass
+class Evaluation:
+    """How the figures are computed."""
+
+    resamples: int = MISSING
+    """Bootstrap resamples behind each interval."""
+
+    def __post_init__(self) -> None:
+        refuse([(self.resamples < 1, f"evaluation.resamples={self.resamples}: choose 1 or more.")])
