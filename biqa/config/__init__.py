@@ -74,6 +74,11 @@ class Config:
                     self.test_images not in ("auto", "split", "all"),
                     f"test_images={self.test_images} is not known: choose auto, split or all.",
                 ),
+                (
+                    getattr(self.model, "quantization", None) is not None and self.tuning.kind == "full" and self.stage.epochs > 0,
+                    f"model.quantization={getattr(self.model, 'quantization', None)} with tuning={self.tuning.kind}: quantized weights cannot learn. "
+                    f"Choose tuning=lora, or leave quantization out.",
+                ),
                 (not 0 <= self.seed < 2**32, f"seed={self.seed}: choose 0 or more, below 2^32."),
                 (
                     self.name in (".", "..") or "/" in self.name or "\\" in self.name,

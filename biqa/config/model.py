@@ -55,11 +55,35 @@ class TinyModel(Model):
 
 @dataclass
 class Owl2Model(Model):
-    """mPLUG-Owl2. Not in this release: choosing it ends with a sentence that says so."""
+    """mPLUG-Owl2."""
 
-    _target_: str = "biqa.models.families.unavailable"
-    name: str = "owl2"
-    """What was asked for."""
+    _target_: str = "biqa.models.owl2.build.build_owl2"
+    size: str = MISSING
+    """"7b": a published checkpoint, whose config.json says the sizes; "tiny": a small one from random weights."""
+    path: str | None = None
+    """Folder of the checkpoint, or its name on the hub; null for tiny."""
+    template: str = MISSING
+    """Form of the prompts: "owl2" (USER: ... ASSISTANT:) or "v1" (with the system text that all published training scripts use)."""
+    pre_step: str = MISSING
+    """An image that is not square is padded ("pad", as in training), resized to a square ("squash") or cut ("crop")."""
+    dtype: str = MISSING
+    """Of the weights: "float32", "bfloat16" or "float16"."""
+    attention: str = MISSING
+    """Attention implementation of transformers: "sdpa", "eager", "flash_attention_2"."""
+    quantization: str | None = None
+    """Of the decoder's linear layers, for LoRA: "nf4" or "int8"; null: as they are."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "size": ("7b", "tiny"), "template": ("owl2", "v1"), "pre_step": ("pad", "squash", "crop"),
+            "dtype": ("float32", "bfloat16", "float16"), "attention": ("sdpa", "eager", "flash_attention_2"), "quantization": (None, "nf4", "int8"),
+        }  # fmt: skip
+        refuse(
+            [
+                (getattr(self, name) not in known, f"model.{name}={getattr(self, name)} is not known: choose {', '.join(map(str, known))}.")
+                for name, known in choices.items()
+            ]
+        )
 
 
 @dataclass

@@ -102,7 +102,7 @@ def load_weights(vlm: VLM, folder: Path) -> None:
     if adapted:
         _load_adapter(vlm, state, source)
         return
-    if not vlm.vision and any(key.startswith(vlm.family.decoder) for key in state):
+    if not vlm.vision and any(vlm.family.text_key(key) is None for key in state):
         state = text_weights(state, vlm.family)
     _load_all(vlm, state, source)
 
@@ -127,7 +127,7 @@ def _load_adapter(vlm: VLM, state: dict[str, Tensor], source: Path) -> None:
 
     if not vlm.vision:
         named = {key: vlm.family.text_key(key.removeprefix(PEFT_PREFIX)) for key in state}
-        state = {PEFT_PREFIX + (named[key] or key.removeprefix(PEFT_PREFIX)): value for key, value in state.items()}
+        state = {PEFT_PREFIX + name: value for key, value in state.items() if (name := named[key]) is not None}
     try:
         result = set_peft_model_state_dict(vlm.backbone, state)
     except RuntimeError as error:

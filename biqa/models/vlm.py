@@ -64,7 +64,7 @@ class VLM(nn.Module):
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of a piece of an answer. Pieces are always tokenized one by one, so that training and scoring split at the same places."""
-        return self.tokenizer(self._spelt_out(text), add_special_tokens=False)["input_ids"]
+        return self.family.continuation(self.tokenizer, self._spelt_out(text))
 
     def _spelt_out(self, text: str) -> str:
         """A text in which "<image>" and the like are words and no tokens: a description may quote them, but not end there or ask for pixels."""
