@@ -37,8 +37,8 @@ def load_image(path: Path, reduction: Reduction | None = None) -> Image.Image:
     a stack the first frame counts.
 
     An image whose shorter side is longer than `reduction` says is reduced to it with Pillow's bicubic filter, which averages what it leaves out, as
-    the processors of most vision towers do (our choice); none is enlarged. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, whichever is the
-    least that leaves DRAFT times the wanted pixels a side: several times as fast, and after the filter hardly another image.
+    the processors of most vision towers do (our choice); none is enlarged. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest
+    that leaves DRAFT times the wanted pixels a side: two to four times as fast, and after the filter hardly another image.
     Where there is a reduced copy it is read instead; where there is none, or a damaged one, it is made from the file.
 
     Args:

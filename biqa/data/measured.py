@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3], RGB."""
+Channels = NDArray[np.float32]
+"""[3, H, W], 0..255: red, then green, then blue."""
 Luma = NDArray[np.float32]
 """[H, W], 0..255."""
 
@@ -25,29 +27,30 @@ def measure(pixels: Pixels) -> dict[str, float]:
     """
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         raise ValueError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels are too few to measure: at least {SMALLEST_SIDE} a side")
-    y = luma(pixels)
+    rgb = channels(pixels)
+    y = luma(rgb)
     return {
         "brightness": brightness(y),
         "contrast": contrast(y),
-        "colourfulness": colourfulness(pixels),
+        "colourfulness": colourfulness(rgb),
         "sharpness": sharpness(y),
         "noise": noise(y),
         "blockiness": blockiness(y),
     }
 
 
-def luma(pixels: Pixels) -> Luma:
+def channels(pixels: Pixels) -> Channels:
+    """One channel after the other: interleaved ones are slow to read."""
+    return pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+
+
+def luma(rgb: Channels) -> Luma:
     """Rec. ITU-R BT.601: Y = 0.299 R + 0.587 G + 0.114 B."""
-    red, green, blue = _channels(pixels)
+    red, green, blue = rgb
     y = red * np.float32(0.299)
     y += green * np.float32(0.587)
     y += blue * np.float32(0.114)
     return y
-
-
-def _channels(pixels: Pixels) -> NDArray[np.float32]:
-    """[3, H, W]: a channel after the other, since interleaved ones are slow to read."""
-    return pixels.transpose(2, 0, 1).astype(np.float32, order="C")
 
 
 def brightness(y: Luma) -> float:
@@ -60,9 +63,9 @@ def contrast(y: Luma) -> float:
     return float(y.std() / 255.0)
 
 
-def colourfulness(pixels: Pixels) -> float:
+def colourfulness(rgb: Channels) -> float:
     """M3 of D. Hasler and S. Suesstrunk, "Measuring colourfulness in natural images", SPIE 5007, 2003: 0 (grey) to about 110 (extreme)."""
-    red, green, blue = _channels(pixels)
+    red, green, blue = rgb
     rg, yb = red - green, (red + green) / 2 - blue
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
 

@@ -47,8 +47,8 @@ class Card:
 class Reduction:
     """To which size large images are reduced before anything looks at them, and where the reduced copies are kept.
 
-    Copies are PNG: a lossy copy would add artefacts to images that are judged for theirs. They take about 1.6 bytes a pixel: 6 GB for the 11,125
-    photographs of SPAQ at a shorter side of 512, 2.8 GB at 336. Deleting them costs time only.
+    Copies are PNG: a lossy copy would add artefacts to images that are judged for theirs. They take about 1.6 bytes a pixel: 6 to 7 GB for the
+    11,125 photographs of SPAQ at a shorter side of 512, 3 GB at 336. Deleting them costs time only.
     """
 
     shorter_side: int

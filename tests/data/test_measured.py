@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from biqa.data.measured import blockiness, brightness, colourfulness, contrast, lower_tenth, luma, measure, noise, sharpness
+from biqa.data.measured import blockiness, brightness, channels, colourfulness, contrast, lower_tenth, luma, measure, noise, sharpness
 from biqa.language.features import ATTRIBUTES
 
 
@@ -24,7 +24,7 @@ def test_a_flat_image_has_nothing_but_its_brightness() -> None:
 
 
 def test_luma_is_bt601() -> None:
-    assert luma(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))[0] == pytest.approx([76.245, 149.685, 29.07], abs=1e-4)
+    assert luma(channels(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)))[0] == pytest.approx([76.245, 149.685, 29.07], abs=1e-4)
 
 
 def test_half_black_half_white_has_the_largest_contrast() -> None:
@@ -37,10 +37,10 @@ def test_half_black_half_white_has_the_largest_contrast() -> None:
 def test_colourfulness_of_one_colour_and_of_two() -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200  # rg = 200, yb = 100 everywhere: only the means count
-    assert colourfulness(red) == pytest.approx(0.3 * np.hypot(200, 100), rel=1e-5)
+    assert colourfulness(channels(red)) == pytest.approx(0.3 * np.hypot(200, 100), rel=1e-5)
     half = red.copy()
     half[:8] = 0  # halves: deviations are half the range, and so are the means
-    assert colourfulness(half) == pytest.approx(1.3 * np.hypot(100, 50), rel=1e-5)
+    assert colourfulness(channels(half)) == pytest.approx(1.3 * np.hypot(100, 50), rel=1e-5)
 
 
 def test_laplacian_of_a_checkerboard_and_of_a_ramp() -> None:
@@ -82,7 +82,7 @@ def test_an_image_without_a_block_edge_is_refused() -> None:
 def test_filters_in_bands_are_those_of_scipy(shape: tuple[int, int], colours: int) -> None:
     """Few values of grey: whole plateaus of one gradient lie at the threshold of the flattest tenth, and rounding says which part of them counts."""
     values = np.random.default_rng(0).integers(0, colours, (*shape, 1)) * (255 // (colours - 1))
-    y = luma(np.repeat(values, 3, axis=2).astype(np.uint8))
+    y = luma(channels(np.repeat(values, 3, axis=2).astype(np.uint8)))
     inner = (slice(1, -1), slice(1, -1))
     gradient = np.hypot(ndimage.sobel(y, axis=0), ndimage.sobel(y, axis=1))[inner]
     response = ndimage.correlate(y, np.outer([1, -2, 1], [1, -2, 1]))[inner]
