@@ -10,7 +10,7 @@ ARGS ?=
 TABLE := experiments/main_table
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test bench reproduce-table clean
+.PHONY: help install check test bench bench-gpu reproduce-table clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ test: install  ## the test suite
 
 bench: install  ## speed, as ratios in one interleaved run
 	$(BIN)/python -m benchmarks.prepare $(ARGS)
+
+bench-gpu: install  ## cost of a training step of mPLUG-Owl2 7B on this machine's GPU
+	$(BIN)/python -m benchmarks.owl2_steps $(ARGS)
 
 reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
 	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import plain, prepare
+from benchmarks import owl2_steps, plain, prepare
 from biqa.data.survey import survey
 
 
@@ -34,3 +35,24 @@ def test_prepare_runs_and_writes_the_ratios_of_its_rounds(
     assert result["ratio"] == pytest.approx(sum(ratios) / 2), "the median of two"
     assert (result["lowest"], result["highest"]) == (min(ratios), max(ratios))
     assert f"median ratio {result['ratio']:.2f}" in capsys.readouterr().out
+
+
+def test_steps_of_owl2_are_measured_with_and_without_quantization(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(owl2_steps, "RESULTS", tmp_path)
+    owl2_steps.main(["--size", "tiny", "--device", "cpu", "--batches", "2"])
+    result = json.loads((tmp_path / "owl2_steps.json").read_text())
+    assert [(row["quantization"], row["batch"]) for row in result["rows"]] == [("none", 2), ("nf4", 2)], result
+    for row in result["rows"]:
+        assert row["samples_per_second"] == pytest.approx(2 / row["seconds_a_step"])
+        assert row["learning"] > 0
+        assert row["positions"] > 9
+        assert 0 < row["loss"] < 40
+    assert capsys.readouterr().out.count("samples/s") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_what_to_do() -> None:
+    with pytest.raises(SystemExit, match=r"There is no GPU that torch can use here\. .*--size tiny --device cpu"):
+        owl2_steps.main([])
