@@ -1,4 +1,4 @@
-"""What does a training step of mPLUG-Owl2 cost on this GPU? LoRA in bf16 and on nf4 (QLoRA), at several batch sizes, at the 7B size with random weights.
+"""What does a training step of mPLUG-Owl2 cost on this GPU? LoRA in bf16 and on nf4, at several batch sizes, at the 7B size with random weights.
 
 python -m benchmarks.owl2_steps                              # 7B: a GPU of 40 GB or more, 17 GB of disk, some minutes
 python -m benchmarks.owl2_steps --size tiny --device cpu     # the same path, small, to see that it runs
