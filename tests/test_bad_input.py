@@ -174,7 +174,8 @@ def test_a_slip_of_the_keyboard(refused, options, texts):
         (["name="], "name= is empty: give a value, or leave the option out."),
         (["runs="], "runs= is empty: give a value, or leave the option out."),
         (["data.root="], "data.root= is empty: give a value, or leave the option out."),
-        (["model=owl2"], "model=owl2 needs a checkpoint: model.path=FOLDER, or its name on the hub"),
+        (["model=owl2"], "model=owl2 needs a checkpoint: model.path=FOLDER, or its name on the hub such as MAGAer13/mplug-owl2-llama2-7b. "
+            "To see the whole chain run without one: model.size=tiny."),
         (["model._target_=os.system"], "_target_=os.system is refused: a config may only name what biqa or lightning.pytorch.loggers defines."),
         (["stage.init_from=nowhere"], "stage.init_from=nowhere: no run there (a run folder has a config.yaml)."),
         (["stage=2", "stage.perception=nowhere"], "stage.perception=nowhere: no run there (a run folder has a config.yaml)."),

@@ -1,6 +1,9 @@
 """The whole chain on mPLUG-Owl2's architecture, small and from random weights, through the door."""
 
+import time
+
 import pytest
+import torch
 
 from biqa.evaluation.answers import read_answers
 from biqa.reporting.result import read_result
@@ -33,3 +36,23 @@ def test_quantized_weights_do_not_learn(call, synthetic, tmp_path):
     assert done.code == 2
     assert "model.quantization=int8 with tuning=full: quantized weights cannot learn. Choose tuning=lora" in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_quantized_run_goes_on_where_it_was_killed(start, call, synthetic, tmp_path, digest):
+    small = [option for option in synthetic if not option.startswith("model.")]
+    typed = (*small, *OWL2, *TUNINGS["nf4"], "stage=joint", "stage.epochs=3", "trainer.checkpoint_steps=2")
+    assert call("biqa.run", *typed, f"runs={tmp_path}", "name=whole").code == 0
+    folder = tmp_path / "killed"
+    process = start(*typed, f"runs={tmp_path}", "name=killed")
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "step=00000004.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (folder / "adapter").exists()
+    held = torch.load(sorted((folder / "checkpoints").iterdir())[-1], weights_only=True)["state_dict"]
+    assert held
+    assert all("lora_" in name for name in held)
+    assert call("biqa.run", *typed, f"runs={tmp_path}", "name=killed", "ckpt=last").code == 0
+    weights = [digest(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "killed")]
+    assert weights[0] == weights[1]

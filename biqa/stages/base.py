@@ -57,6 +57,7 @@ class StageModule(L.LightningModule):
         self.max_new_tokens = max_new_tokens
         self.seed = seed
         self.level_weight = 1.0
+        self.strict_loading = False  # a checkpoint holds what learns, and no more
         self.correlations = MetricCollection({"srcc": SpearmanCorrCoef(), "plcc": PearsonCorrCoef()}, prefix="val/")
 
     def encode(self, item: Item) -> Encoded:
@@ -110,6 +111,20 @@ class StageModule(L.LightningModule):
         if self.correlations["srcc"].update_called:
             self.log_dict(self.correlations.compute(), prog_bar=True)
             self.correlations.reset()
+
+    # checkpoints
+
+    def _learning(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights that learn: the others are built again as they were, and beside an adapter they would be nearly all."""
+        learning = self._learning()
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in learning}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that it holds just these. A run folder has one config, so it does."""
+        assert set(checkpoint["state_dict"]) == self._learning(), "the checkpoint is of another choice of weights that learn"
 
     # the optimiser
 
