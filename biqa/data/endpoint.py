@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from biqa.data.images import FORMATS, load_image
 from biqa.data.record import Reduction
@@ -191,19 +191,20 @@ class EndpointWriter:
 def data_url(path: Path, max_side: int, reduction: Reduction | None = None) -> str:
     """An image as a data URL (RFC 2397, base64).
 
-    The file itself, where a server will see in it what `load_image` does: JPEG, PNG or WebP, plain RGB or grey, not turned by EXIF, not reduced, not
-    larger than `max_side`. Anything else as PNG, whose compression adds nothing that could be described, scaled down where it is larger.
+    The file itself, where a server will see in it what `load_image` does: JPEG, PNG or WebP, plain RGB or grey, not reduced, not larger than
+    `max_side`, and without EXIF, which may turn the image and say where it was taken. Anything else as PNG, whose compression adds nothing that could
+    be described, scaled down where it is larger.
 
     Raises:
         BadRecord: see `load_image`.
     """
     with Image.open(path, formats=FORMATS) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        tagged = len(file.getexif()) > 0
         still = getattr(file, "n_frames", 1) == 1
         kind = file.format
         opaque = file.mode in ("RGB", "L") and not file.has_transparency_data
         small = max(file.size) <= max_side and (reduction is None or min(file.size) <= reduction.shorter_side)
-    if kind in AS_THEY_ARE and opaque and still and small and not turned:
+    if kind in AS_THEY_ARE and opaque and still and small and not tagged:
         return _url(str(kind), path.read_bytes())
     image = load_image(path, reduction)
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)

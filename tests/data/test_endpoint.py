@@ -284,6 +284,15 @@ def test_a_large_image_is_scaled_down_and_none_is_enlarged(tmp_path):
     assert image_in(data_url(tmp_path / "turned", 30))[1].size == (20, 30)
 
 
+def test_what_a_camera_wrote_about_itself_is_not_sent(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "tagged.jpg", exif=exif)
+    kind, sent = image_in(data_url(tmp_path / "tagged.jpg", 30))
+    assert (kind, sent.size) == ("data:image/png", (20, 10))
+    assert not sent.getexif()
+
+
 # options
 
 
