@@ -36,6 +36,9 @@ OTHERS_WARNINGS = (
     "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
 )
 
+OF_TRAINING = ("lr", "min_steps")
+"""Options of a model that say how it learns and not what it is."""
+
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
 
@@ -77,7 +80,7 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
         vision: False builds the decoder alone.
         weights: finished run to start from; None: the base weights.
     """
-    vlm = make(composed.model, without=("lr", "min_steps"), vision=vision, seed=composed.seed)
+    vlm = make(composed.model, without=OF_TRAINING, vision=vision, seed=composed.seed)
     tuning = composed.tuning
     adapt(
         vlm, kind=tuning.kind, rank=tuning.rank, alpha=tuning.alpha, dropout=tuning.dropout, targets=tuning.targets, freeze=tuning.freeze

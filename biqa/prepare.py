@@ -73,7 +73,6 @@ class Found:
     """What the checks of one data set found."""
 
     name: str
-    records: "list[Record]"
     usable: "list[Record]"
     checks: "list[Check]"
     out: Path
@@ -104,7 +103,7 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
         checks = inspect(source.card, records, seen, near_bits=config.near_bits, parts=targets.parts)
         out = Path(config.out) / source.card.name if len(sources) > 1 else Path(config.out)
         usable = [record for record in records if seen[record.path].unusable(targets.parts) is None]
-        found.append(Found(source.card.name, records, usable, checks, out))
+        found.append(Found(source.card.name, usable, checks, out))
         looks |= seen
     for one, other in permutations(found, 2):
         one.checks.append(check_shared_pictures(one.usable, other.usable, looks, config.near_bits))

@@ -23,7 +23,7 @@ from biqa import config as schema
 from biqa.config.stage import VerdictStage
 from biqa.doors import open_door, user_errors
 from biqa.errors import IncompatibleChoice
-from biqa.runs import RunFolder, find_run, find_stage_one, plain
+from biqa.runs import STAGE_ONE, RunFolder, find_run, find_stage_one, plain
 
 if TYPE_CHECKING:
     import lightning as L
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 STAGE_NUMBERS = {"1": "perception", "2": "inference"}
 MAY_BE_NULL = ("logger", "sweep")
-STAGE_ONE = "biqa.stages.perception.Perception"
 
 
 @dataclass
@@ -169,10 +168,10 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     else:
         with seconds.phase("describe"):
             train, val, test = described_items(config, composed, folder, stage_one, corpus)
-    weights = corpus.weights(train)
-    epochs, steps = training_length(composed, items_an_epoch(weights))
+    shown = corpus.weights(train)
+    epochs, steps = training_length(composed, items_an_epoch(shown))
     stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
-    data = build_data(composed, stage, train=train, weights=weights, val=val)
+    data = build_data(composed, stage, train=train, weights=shown, val=val)
     trainer = build_trainer(composed, folder, epochs)
     if epochs:
         print(f"{learning_summary(vlm)}, {epochs} epochs, {steps} steps")
@@ -280,7 +279,7 @@ def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[
         answers = read_answers(folder.answers(images.card.name))
         if config.stage._target_ == STAGE_ONE:
             features = {image: target.features for image, target in images.targets.items()} or None
-            taught = [images] if images in corpus.training else corpus.training  # the majority answer of its own training images, where it has some
+            taught = [images] if images.weight else corpus.training  # the majority answer of its own training images, where it has some
             training = [one.targets[record.image].features for one in taught for record in one.split("train")]
             metrics[images.card.name] = evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
         else:

@@ -23,6 +23,10 @@ NO_DIFFERENCE = (
 """Options that may change between two calls of one run: where things lie and on what they run, not what is computed. So may `config.PLACE`."""
 
 
+STAGE_ONE = "biqa.stages.perception.Perception"
+"""`_target_` of stage 1."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Places inside one run folder."""

@@ -7,18 +7,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from biqa.building import build_model, make
+from biqa.building import OF_TRAINING, build_model, make
 from biqa.data.endpoint import EndpointWriter
 from biqa.data.teacher import TeacherTargets
 from biqa.data.texts import OnLeak
 from biqa.errors import RunNotFound
 from biqa.models.vlm import VLM
-from biqa.runs import RunFolder, find_run
+from biqa.runs import STAGE_ONE, RunFolder, find_run
 from biqa.stages.backbone import BackboneWriter
-
-STAGE_ONE = "biqa.stages.perception.Perception"
-OF_TRAINING = ("lr", "min_steps")
-"""Options of a model that say how it learns and not what it is."""
 
 
 def endpoint(*, question: str, cache: str, on_leak: OnLeak, **options: Any) -> TeacherTargets:  # noqa: ANN401 (see EndpointWriter)

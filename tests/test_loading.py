@@ -126,11 +126,20 @@ def test_a_mixture_trains_on_its_parts_by_their_weights(tables, stand_in):
     assert len(corpus.items("val")) == 3
 
 
-def test_measured_targets_of_a_mixture_share_their_bins_and_annotated_ones_do_not(tables):
-    # the same pictures under two names: one scale of brightness, so the same words are to be expected of the same picture
-    options = (*table_options("data", tables("one", range(5)), "split=side"), *table_options("test.table", tables("two", range(5)), "split=side"))
-    one, two = load_corpus(composed("data=table", "test=[table]", *options, "descriptions=measured", "test_images=all"), describe_tests=True).sets
-    assert [one.targets[f"{n}.png"].features for n in range(5)] == [two.targets[f"{n}.png"].features for n in range(5)]
+def test_a_picture_is_measured_by_the_bins_of_the_training_images_whatever_set_it_is_of(tables):
+    # one picture in three sets, among dark ones, among bright ones, and tested on alone: by bins of its own set it would be bright, dark and bright
+    dark, bright, other = tables("dark", (0, 1, 2, 3, 4)), tables("bright", (0, 6, 7, 8, 9)), tables("other", (0, 11, 12, 13, 14))
+    for file, shift in ((dark, -100), (bright, 100), (other, -100)):
+        for number in range(1, 5):
+            with Image.open(file.parent / f"{number}.png") as image:
+                changed = image.point(lambda value, shift=shift: value + shift)
+            changed.save(file.parent / f"{number}.png")
+    mixed = load_corpus(composed("data=table", *table_options("data", dark, "split=side")), describe_tests=False).training[0].targets["0.png"]
+    alone = load_corpus(composed("data=table", *table_options("data", bright, "split=side")), describe_tests=False).training[0].targets["0.png"]
+    assert mixed.features["brightness"] > alone.features["brightness"]
+    options = (*table_options("data", bright, "split=side"), *table_options("test.table", other))
+    trained, tested = load_corpus(composed("data=table", "test=[table]", *options), describe_tests=True).sets
+    assert trained.targets["0.png"].features == tested.targets["0.png"].features == alone.features
 
 
 def test_what_is_tested_on_alone_is_answered_as_a_whole_unless_its_split_is_published(tables):

@@ -115,6 +115,23 @@ def test_a_defect_turned_round_has_no_votes_of_zero() -> None:
     assert [targets.describe(r).features["visible_blur"] for r in records] == [4, 3, 2, 1, 0]
 
 
+def test_attributes_of_each_data_set_are_binned_by_its_own_training_images() -> None:
+    one = [record(f"a{i}", dataset="one", attributes={"brightness": float(i)}) for i in range(5)]
+    two = [record(f"b{i}", dataset="two", attributes={"brightness": 1000.0 - 100 * i, "noise": float(i)}) for i in range(5)]
+    targets = AttributeTargets()
+    targets.fit([*one, *two])
+    assert [targets.describe(r).features for r in one] == [{"brightness": i} for i in range(5)]
+    assert [targets.describe(r).features for r in two] == [{"brightness": 4 - i, "noise": i} for i in range(5)]
+    with pytest.raises(BadRecord, match=r"Image c: three is not trained on, so its attributes have no scale here\. Choose descriptions=measured"):
+        targets.describe(record("c", dataset="three", attributes={"brightness": 1.0}))
+
+
+def test_each_data_set_of_a_mixture_must_have_distortions() -> None:
+    known, unknown = record("a", dataset="one", distortions=(("jpeg", 1),)), record("b", dataset="two")
+    with pytest.raises(BadRecord, match=r"Image b, like the other 0 training images of its data set, has no known distortion"):
+        DistortionTargets().fit([known, unknown])
+
+
 # measurements
 
 
