@@ -22,7 +22,7 @@ from biqa.config.descriptions import (
     FileDescriptions,
     TeacherDescriptions,
 )
-from biqa.config.model import Model, Owl2Model, TinyModel, Tuning
+from biqa.config.model import HfModel, Model, Owl2Model, TinyModel, Tuning
 from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, Sampling, Stage, ZeroShotStage
 from biqa.config.trainer import TrainerOptions
 
@@ -105,6 +105,7 @@ SCHEMAS: dict[str, type] = {
     "endpoint": EndpointDescriptions,
     "tiny": TinyModel,
     "owl2": Owl2Model,
+    "hf": HfModel,
     "tuning": Tuning,
     "perception": PerceptionStage,
     "inference": InferenceStage,

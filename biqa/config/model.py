@@ -1,7 +1,8 @@
 """Options of the backbones, and of what learns in them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -84,6 +85,37 @@ class Owl2Model(Model):
                 for name, known in choices.items()
             ]
         )
+
+
+@dataclass
+class HfModel(Model):
+    """A checkpoint of a known family, read by transformers."""
+
+    _target_: str = "biqa.models.hf.build_hf"
+    id: str | None = None
+    """Folder of the checkpoint, or its name on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null: the newest."""
+    family: str | None = None
+    """What the checkpoint must be of (`model_type` of its config.json); null: any known family."""
+    dtype: str = MISSING
+    """Of the weights that do not learn: "float32", "bfloat16" or "float16"; those that learn are float32."""
+    attention: str = MISSING
+    """Attention implementation of transformers: "sdpa", "eager", "flash_attention_2"."""
+    visual_tokens: int | None = None
+    """At most so many visual tokens an image: fewer pixels or tiles, as the family has it; null: as the checkpoint says."""
+    image: dict[str, Any] = field(default_factory=dict)
+    """Settings of the image processor that replace the checkpoint's, by transformers' names: `model.image={size:{longest_edge:1024}}`."""
+
+    def __post_init__(self) -> None:
+        choices = {"dtype": ("float32", "bfloat16", "float16"), "attention": ("sdpa", "eager", "flash_attention_2")}
+        refuse(
+            [
+                (getattr(self, name) not in known, f"model.{name}={getattr(self, name)} is not known: choose {', '.join(known)}.")
+                for name, known in choices.items()
+            ]
+        )
+        refuse([(self.visual_tokens is not None and self.visual_tokens < 1, f"model.visual_tokens={self.visual_tokens}: choose 1 or more.")])
 
 
 @dataclass

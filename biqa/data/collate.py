@@ -78,6 +78,10 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
         level_position=level_position,
         level_target=torch.tensor([example.level_target for example in examples], dtype=torch.float32),
         q=torch.tensor([example.q for example in examples], dtype=torch.float32),
-        image={name: torch.cat([example.image[name] for example in examples]).float() for name in examples[0].image},
+        image={name: _widened(torch.cat([example.image[name] for example in examples])) for name in examples[0].image},
         examples=examples,
     )
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value

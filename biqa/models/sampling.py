@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from biqa.models.vlm import VLM, Prompt
+from biqa.models.vlm import VLM, Memory, Prompt
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,14 @@ def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device) ->
     for row, prompt in enumerate(prompts):
         ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
         mask[row, length - len(prompt.ids) :] = 1
-    image = {name: torch.cat([prompt.image[name] for prompt in prompts]).to(device) for name in prompts[0].image}
-    return ids.to(device), mask.to(device), image
+    seen = {name: torch.cat([prompt.image[name] for prompt in prompts]).to(device) for name in prompts[0].image}
+    return ids.to(device), mask.to(device), {name: value.float() if value.is_floating_point() else value for name, value in seen.items()}
 
 
 @torch.no_grad()
-def level_probabilities(vlm: VLM, prompts: Sequence[Prompt], stem: str) -> Tensor:
-    """Level distribution after each prompt and the stem, in one forward pass: [B, 5], rows sum to 1 (METHOD.md section 4)."""
-    stem_ids = tuple(vlm.continuation(stem))
-    ids, mask, image = left_padded([Prompt(prompt.ids + stem_ids, prompt.image) for prompt in prompts], vlm.pad_id, vlm.device)
+def level_probabilities(vlm: VLM, prompts: Sequence[Prompt], stem: Sequence[int]) -> Tensor:
+    """Level distribution after each prompt and the token ids of the stem, in one forward pass: [B, 5], rows sum to 1 (METHOD.md section 4)."""
+    ids, mask, image = left_padded([Prompt((*prompt.ids, *stem), prompt.image) for prompt in prompts], vlm.pad_id, vlm.device)
     return vlm.level_logits(vlm.hidden(ids, mask, image=image)[:, -1]).softmax(-1)
 
 
@@ -89,9 +87,9 @@ def sample(
     """
     queries = uniform.shape[1] + 1
     ids, mask, image = left_padded(prompts, vlm.pad_id, vlm.device)
-    cache = DynamicCache()
-    hidden = vlm.hidden(ids, mask, cache=cache, image=image)[:, -1]
-    cache.batch_repeat_interleave(queries)
+    memory = Memory()
+    hidden = vlm.hidden(ids, mask, memory=memory, image=image)[:, -1]
+    memory.repeat(queries)
     hidden, mask = hidden.repeat_interleave(queries, 0), mask.repeat_interleave(queries, 0)
     greedy = (torch.arange(len(hidden), device=hidden.device) % queries) == 0
     # query 0 has no random numbers of its own: its row is overwritten by the greedy choice
@@ -116,23 +114,23 @@ def sample(
         if not alive.any():
             break
         mask = torch.cat([mask, alive[:, None].to(mask)], 1)
-        hidden = vlm.hidden(written[:, -1:], mask, cache=cache)[:, -1]
+        hidden = vlm.hidden(written[:, -1:], mask, memory=memory)[:, -1]
 
     probabilities = None
     if stem:
-        hidden = _after_stem(vlm, cache, prompt_mask, lengths, stem_ids)
+        hidden = _after_stem(vlm, memory, prompt_mask, lengths, stem_ids)
         probabilities = vlm.level_logits(hidden).softmax(-1).unflatten(0, (len(prompts), queries))
     rows = [written[row, :length].tolist() for row, length in enumerate(lengths.tolist())]
     texts = [vlm.text(row) for row in rows]
     return SampledTexts([texts[start : start + queries] for start in range(0, len(texts), queries)], probabilities)
 
 
-def _after_stem(vlm: VLM, cache: DynamicCache, prompt_mask: Tensor, lengths: Tensor, stem_ids: Tensor) -> Tensor:
+def _after_stem(vlm: VLM, memory: Memory, prompt_mask: Tensor, lengths: Tensor, stem_ids: Tensor) -> Tensor:
     """Hidden state at the last token of the stem, fed after the first `lengths` tokens of each answer: [R, D].
 
     Whatever a row wrote beyond its answer (its own stem, the end token, padding) stays in the cache and is masked out.
     """
-    answered = cache.get_seq_length() - prompt_mask.shape[1]
+    answered = memory.cache.get_seq_length() - prompt_mask.shape[1]
     kept = torch.arange(answered, device=lengths.device)[None] < lengths[:, None]
     mask = torch.cat([prompt_mask, kept.to(prompt_mask), prompt_mask.new_ones(len(lengths), len(stem_ids))], 1)
-    return vlm.hidden(stem_ids[None].expand(len(lengths), -1), mask, cache=cache)[:, -1]
+    return vlm.hidden(stem_ids[None].expand(len(lengths), -1), mask, memory=memory)[:, -1]

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Cache, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from biqa.errors import IncompatibleChoice
 from biqa.language.levels import LEVELS
-from biqa.models.families import Family
+from biqa.models.families import Family, within
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,48 @@ class Prompt:
     """What the tower needs, each with a leading image axis; empty for a text-only prompt."""
 
 
+class Memory:
+    """What a decoder remembers of the texts that it has read, a row each.
+
+    Attributes:
+        cache: keys and values.
+        early: [B, 1], by how much the next position comes earlier than the count of tokens: visual tokens in rows and columns take few positions.
+    """
+
+    def __init__(self) -> None:
+        self.cache = DynamicCache()
+        self.early: Tensor | int = 0
+
+    def repeat(self, times: int) -> None:
+        """Each row `times` times, one after another."""
+        self.cache.batch_repeat_interleave(times)
+        if isinstance(self.early, Tensor):
+            self.early = self.early.repeat_interleave(times, 0)
+
+
 class VLM(nn.Module):
     """A backbone with its processor: text in and out, hidden states, logits.
 
     Args:
         backbone: a transformers model; image-text-to-text with `vision`, else the decoder alone as a causal language model.
-        processor: its processor (chat template, tokenizer, image processor).
+        processor: its processor: chat template, tokenizer, image processor (`biqa.models.processing.Processor` or one of transformers).
         family: where the parts are.
         vision: whether the tower is there. Without it any image is refused.
     """
 
-    def __init__(self, backbone: PreTrainedModel, processor: ProcessorMixin, family: Family, vision: bool) -> None:
+    def __init__(self, backbone: PreTrainedModel, processor: Any, family: Family, vision: bool) -> None:  # noqa: ANN401
         super().__init__()
         self.backbone = backbone
-        self.processor: Any = processor
-        self.tokenizer: Any = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
         self.family = family
         self.vision = vision
-        self.eos_id: int = self.tokenizer.eos_token_id
+        self.image_options = {**dict(family.image_options), **getattr(processor, "image_options", {})}
         self.pad_id: int = self.tokenizer.pad_token_id
         self._special = re.compile("|".join(map(re.escape, self.tokenizer.all_special_tokens)))
+        self.asked, self.eos_id = self._around_an_answer()
         self.level_ids = self._first_tokens_of_levels()
-        self._prompt_ids: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._prompt_ids: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def _first_tokens_of_levels(self) -> list[int]:
         first = [self.continuation(f" {level}")[0] for level in LEVELS]
@@ -60,7 +80,24 @@ class VLM(nn.Module):
             )
         return first
 
+    def _around_an_answer(self) -> tuple[str, int]:
+        """The end of a question, after which an answer begins, and the token that ends an answer: both as the chat template has them."""
+        said = "1"
+        messages = [{"role": role, "content": [{"type": "text", "text": said}]} for role in ("user", "assistant")]
+        asked, answered = (
+            self.processor.apply_chat_template(messages[:number], add_generation_prompt=number == 1, tokenize=False) for number in (1, 2)
+        )
+        following = self.family.continuation(self.tokenizer, answered[answered.rindex(said) + 1 :].lstrip())
+        special = following and following[0] in self.tokenizer.all_special_ids
+        return asked[-1], following[0] if special else self.tokenizer.eos_token_id
+
     # text
+
+    def opening(self, text: str) -> list[int]:
+        """Token ids of the beginning of an answer: after a space, unless the question ends in white space already."""
+        if self.asked.isspace():
+            return within(self.tokenizer, self._spelt_out(text), before=self.asked)
+        return self.continuation(f" {text}")
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of a piece of an answer. Pieces are always tokenized one by one, so that training and scoring split at the same places."""
@@ -81,20 +118,30 @@ class VLM(nn.Module):
             AssertionError: an image for a model that was built without its tower.
         """
         if image is None:
-            return Prompt(self._question_ids(question, image_tokens=0))
+            return Prompt(self._question_ids(question))
         assert self.vision, "this model was built without its vision tower: it cannot take an image"
-        inputs = self.processor.image_processor(images=[image], return_tensors="pt")
-        return Prompt(self._question_ids(question, self.family.image_tokens(self.model.config, inputs)), dict(inputs))
+        made = self.processor.image_processor(images=[image], return_tensors="pt", **self.image_options)
+        return Prompt(
+            self._question_ids(question, self.family.placeholder(self.model.config, made, self.processor.image_token)), self.family.seen(made)
+        )
 
-    def _question_ids(self, question: str, image_tokens: int) -> tuple[int, ...]:
-        key = (question, image_tokens)
+    def _question_ids(self, question: str, placeholder: str = "") -> tuple[int, ...]:
+        key = (question, placeholder)
         if key not in self._prompt_ids:
-            content = [{"type": "image"}] * (image_tokens > 0) + [{"type": "text", "text": self._spelt_out(question)}]
+            content = [{"type": "image"}] * bool(placeholder) + [{"type": "text", "text": self._spelt_out(question)}]
             text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-            if image_tokens:
-                text = text.replace(self.processor.image_token, self.processor.image_token * image_tokens, 1)
-            self._prompt_ids[key] = tuple(self.tokenizer(text)["input_ids"])
+            if placeholder:
+                text = text.replace(self.processor.image_token, placeholder, 1)
+            self._prompt_ids[key] = tuple(self.tokenizer(text, add_special_tokens=not self._begins(text))["input_ids"])
         return self._prompt_ids[key]
+
+    def _begins(self, text: str) -> bool:
+        """Whether a prompt has its first token already: many templates write it, and the tokenizer would write it again."""
+        return self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+
+    def visual_tokens(self, prompt: Prompt) -> int:
+        """Positions that the image takes in a prompt."""
+        return prompt.ids.count(self.model.config.image_token_id)
 
     # numbers
 
@@ -104,21 +151,33 @@ class VLM(nn.Module):
         get_base_model = getattr(self.backbone, "get_base_model", None)
         return self.backbone if get_base_model is None else get_base_model()
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, cache: Cache | None = None, image: Mapping[str, Tensor] | None = None) -> Tensor:
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, memory: Memory | None = None, image: Mapping[str, Tensor] | None = None) -> Tensor:
         """Last hidden states, after the final norm.
 
         Args:
-            input_ids: [B, L] (with a cache: only the new tokens).
+            input_ids: [B, L] (with a memory: only the new tokens).
             attention_mask: [B, past + L], 1 on real tokens. Positions are counted over real tokens, so padding may lie on either side.
-            cache: filled and extended in place.
+            memory: of what was read before; extended in place.
             image: the tower's inputs, images in the order of the rows.
 
         Returns:
             [B, L, D]
         """
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        decoding = {"past_key_values": cache, "use_cache": cache is not None}
-        output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **(image or {}))
+        if memory is not None:
+            positions = positions - memory.early
+        seen: dict[str, Any] = {}
+        if image:
+            seen = self.family.batch(image)
+            if self.family.positions_in_space:
+                seen["mm_token_type_ids"] = (input_ids == self.model.config.image_token_id).int()
+                positions, late = self.model.model.get_rope_index(
+                    input_ids, seen["mm_token_type_ids"], image_grid_thw=seen["image_grid_thw"], attention_mask=attention_mask
+                )
+                if memory is not None:
+                    memory.early = -late
+        decoding = {"past_key_values": memory.cache if memory else None, "use_cache": memory is not None}
+        output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **seen)
         return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -137,7 +196,7 @@ class VLM(nn.Module):
 
 def decoder_of(backbone: PreTrainedModel, family: Family) -> PreTrainedModel:
     """The decoder of a VLM as a causal language model of its own, with the same weights and without tower and projector."""
-    decoder = AutoModelForCausalLM.from_config(backbone.config.get_text_config(), attn_implementation=backbone.config._attn_implementation)
+    decoder = AutoModelForCausalLM.from_config(family.text_config(backbone.config), attn_implementation=backbone.config._attn_implementation)
     decoder.load_state_dict(text_weights(backbone.state_dict(), family))
     return decoder
 

@@ -28,9 +28,8 @@ class Inference(VerdictModule):
         # by length, so that a batch pads little
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         size = max(1, len(batch) * 4)
-        scored = torch.cat(
-            [level_probabilities(self.vlm, [prompts[i] for i in order[at : at + size]], f" {STEM}") for at in range(0, len(order), size)]
-        )
+        stem = self.vlm.opening(STEM)
+        scored = torch.cat([level_probabilities(self.vlm, [prompts[i] for i in order[at : at + size]], stem) for at in range(0, len(order), size)])
         of = {distinct[index]: row for row, index in enumerate(order)}
         probabilities = scored[[of[text] for text in texts]].unflatten(0, (len(batch), -1))
         return self.rows(batch, [item.descriptions for item in batch], probabilities)

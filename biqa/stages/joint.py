@@ -18,14 +18,11 @@ class Joint(VerdictModule):
     def encode(self, item: Item) -> Encoded:
         """Image and question as the prompt; description, stem and level as the answer."""
         prompt = self.image_prompt(item, JOINT)
-        return self.verdict(prompt, self.vlm.continuation(f" {item.descriptions[0]}"), item.record)
+        return self.verdict(prompt, self.vlm.opening(item.descriptions[0]), item.record)
 
     def validation_scores(self, batch: Batch, logits: Tensor) -> Tensor:
         """Score after the model's own greedy description: the level logits of the step follow the annotated one, which a test image has not."""
-        prompts = [
-            Prompt(tuple(example.prompt), {name: value[row : row + 1] for name, value in batch.image.items()})
-            for row, example in enumerate(batch.examples)
-        ]
+        prompts = [Prompt(tuple(example.prompt), example.image) for example in batch.examples]
         nothing = torch.zeros(len(prompts), 0, self.max_new_tokens)
         answers = sample(self.vlm, prompts, nothing, temperature=1.0, top_p=1.0, max_new_tokens=self.max_new_tokens, stem=f" {STEM}")
         assert answers.level_probabilities is not None

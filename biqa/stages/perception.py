@@ -13,7 +13,7 @@ class Perception(StageModule):
     def encode(self, item: Item) -> Encoded:
         """Image and question as the prompt, the description as the answer."""
         prompt = self.image_prompt(item, DESCRIBE)
-        return Encoded(prompt.ids, [*self.vlm.continuation(f" {item.descriptions[0]}"), self.vlm.eos_id], prompt.image)
+        return Encoded(prompt.ids, [*self.vlm.opening(item.descriptions[0]), self.vlm.eos_id], prompt.image)
 
     def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
         """Describe each image 1 + N times: rows with image, query, description."""

@@ -33,7 +33,7 @@ class VerdictModule(StageModule):
 
     def verdict(self, prompt: Prompt, said: Sequence[int], record: Record) -> Encoded:
         """An example whose answer is what was `said` (token ids of a description, or nothing), the stem, the level and a full stop."""
-        stem = self.vlm.continuation(f" {STEM}")
+        stem = self.vlm.continuation(f" {STEM}") if said else self.vlm.opening(STEM)
         level = level_index(record.q)
         one_hot = [float(index == level) for index in range(len(LEVELS))]
         return Encoded(

@@ -71,7 +71,7 @@ def test_level_distribution_after_the_answer_equals_a_fresh_pass(tiny, picture):
     for image, prompt in enumerate(prompts):
         for query in range(3):
             full = Prompt((*prompt.ids, *ids[image][query]), prompt.image)
-            expected = level_probabilities(vlm, [full], STEM)[0]
+            expected = level_probabilities(vlm, [full], vlm.continuation(STEM))[0]
             torch.testing.assert_close(answers.level_probabilities[image, query], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -109,7 +109,7 @@ def test_an_answer_ends_where_the_model_says_the_stem(tiny, picture, monkeypatch
 def test_level_probabilities_do_not_depend_on_padding(tiny):
     vlm = tiny(vision=False)
     prompts = [vlm.prompt("Short."), vlm.prompt("A much longer question about the picture and what can be seen in it.")]
-    together = level_probabilities(vlm, prompts, STEM)
-    alone = torch.cat([level_probabilities(vlm, [prompt], STEM) for prompt in prompts])
+    together = level_probabilities(vlm, prompts, vlm.continuation(STEM))
+    alone = torch.cat([level_probabilities(vlm, [prompt], vlm.continuation(STEM)) for prompt in prompts])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
     np.testing.assert_allclose(together.sum(-1), 1.0, atol=1e-6)

@@ -37,16 +37,16 @@ def test_the_level_word_is_asked_for_as_in_answering(stage, items, batch_of):
 def test_there_is_no_tower_and_no_projector(stage):
     blind, seeing = stage("inference").vlm, stage("joint").vlm
     family = seeing.family
-    for path in (family.tower, family.projector):
+    for path in (family.tower, *family.projector):
         assert seeing.model.get_submodule(path) is not None
         with pytest.raises(AttributeError):
             blind.model.get_submodule(path)
-    kinds = {type(module) for path in (family.tower, family.projector) for module in seeing.model.get_submodule(path).modules()}
+    kinds = {type(module) for path in (family.tower, *family.projector) for module in seeing.model.get_submodule(path).modules()}
     own = {kind for kind in kinds if "clip" in kind.__module__ or "llava" in kind.__module__}
     assert len(own) > 3
     assert not any(isinstance(module, tuple(own)) for module in blind.modules())
     assert not any(word in name for name, _ in blind.named_parameters() for word in ("vision", "projector", "patch"))
-    tower = sum(p.numel() for path in (family.tower, family.projector) for p in seeing.model.get_submodule(path).parameters())
+    tower = sum(p.numel() for path in (family.tower, *family.projector) for p in seeing.model.get_submodule(path).parameters())
     assert sum(p.numel() for p in blind.parameters()) == sum(p.numel() for p in seeing.parameters()) - tower
 
 
@@ -70,7 +70,7 @@ def forbid_images(monkeypatch, vlm, parts=PARTS):
     def refuse(*_, **__):
         raise RuntimeError("an image was looked at")
 
-    tower, projector = (vlm.model.get_submodule(path) for path in (vlm.family.tower, vlm.family.projector))
+    tower, projector = (vlm.model.get_submodule(path) for path in (vlm.family.tower, *vlm.family.projector))
     places = {
         "image file": ("PIL.Image.open",),
         "image processor": (type(vlm.processor.image_processor), "preprocess"),
@@ -128,7 +128,7 @@ def test_every_description_has_its_own_score(stage, items):
     assert [row["description"] for row in rows] == [text for item in asked for text in item.descriptions]
     for row in rows:
         prompt = module.vlm.prompt(INFER.format(description=row["description"]))
-        expected = level_probabilities(module.vlm, [prompt], f" {STEM}")[0].tolist()
+        expected = level_probabilities(module.vlm, [prompt], module.vlm.continuation(f" {STEM}"))[0].tolist()
         assert [row[f"p_{level}"] for level in LEVELS] == pytest.approx(expected, abs=1e-6)
     assert len({round(row["score"], 6) for row in rows}) == 4  # four texts between the two images
 

@@ -29,7 +29,7 @@ def test_the_level_word_is_asked_for_as_in_answering(stage, items, batch_of):
     for item in several:
         prompt = module.image_prompt(item, JOINT)
         asked.append(Prompt((*prompt.ids, *module.vlm.continuation(f" {item.descriptions[0]}")), prompt.image))
-    torch.testing.assert_close(logits.softmax(-1), level_probabilities(module.vlm, asked, f" {STEM}"), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(logits.softmax(-1), level_probabilities(module.vlm, asked, module.vlm.continuation(f" {STEM}")), atol=1e-6, rtol=1e-4)
 
 
 def test_validation_scores_are_those_of_answering(stage, items, batch_of):

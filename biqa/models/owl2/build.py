@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.errors import IncompatibleChoice
 from biqa.models.families import OWL2
+from biqa.models.hub import checkpoint_folder
 from biqa.models.owl2.configuration import Owl2Config
 from biqa.models.owl2.images import Owl2ImageProcessor, PreStep
 from biqa.models.owl2.loading import load_owl2, quantized
@@ -33,7 +34,7 @@ TINY: dict[str, Any] = {
 TINY_VOCABULARY = 2048
 
 FILES = ("*.json", "*.model", "*.bin", "*.safetensors")
-"""What is fetched of a checkpoint on the hub: no code."""
+"""What is fetched of a checkpoint on the hub: the original ones are pickled, and read as tensors alone."""
 
 
 def build_owl2(
@@ -74,30 +75,11 @@ def build_owl2(
             "model=owl2 needs a checkpoint: model.path=FOLDER, or its name on the hub such as MAGAer13/mplug-owl2-llama2-7b. "
             "To see the whole chain run without one: model.size=tiny."
         )
-    folder = checkpoint_folder(path)
+    folder = checkpoint_folder(path, "model.path", FILES)
     backbone = _loaded(folder, dtype=dtype, attention=attention, vision=vision, quantization=quantization)
     tokens = backbone.config.tokens_per_image
     processor = Owl2Processor.from_pretrained(folder, template=template, pre_step=pre_step, tokens_per_image=tokens)
     return VLM(backbone, processor, OWL2, vision=vision)
-
-
-def checkpoint_folder(path: str) -> Path:
-    """The folder of a checkpoint; one on the hub is downloaded first, without any code that lies beside it.
-
-    Raises:
-        RunNotFound: there is neither a folder nor a name on the hub, or the hub cannot be reached.
-    """
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=list(FILES)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise RunNotFound(
-            f"model.path={path}: there is no such folder, and the hub has it not or cannot be reached. Correct it. ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def _loaded(folder: Path, *, dtype: str, attention: str, vision: bool, quantization: Literal["nf4", "int8"] | None) -> Any:  # noqa: ANN401

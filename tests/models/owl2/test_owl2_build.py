@@ -57,7 +57,7 @@ def test_n_answers_from_one_prefill_are_those_of_separate_runs(vlm: VLM, picture
     together = sample(vlm, prompts, uniforms(0, names, 3, 13), **how).texts
     alone = [sample(vlm, [prompt], uniforms(0, [name], 3, 13), **how).texts[0] for prompt, name in zip(prompts, names, strict=True)]
     assert together == alone
-    assert level_probabilities(vlm, prompts, " The quality of the image is").sum(-1) == pytest.approx(torch.ones(3))
+    assert level_probabilities(vlm, prompts, vlm.continuation(" The quality of the image is")).sum(-1) == pytest.approx(torch.ones(3))
 
 
 def test_a_decoder_alone_gives_the_same_levels_for_a_text(vlm: VLM) -> None:
@@ -65,7 +65,7 @@ def test_a_decoder_alone_gives_the_same_levels_for_a_text(vlm: VLM) -> None:
     assert not any("vision" in name or "abstractor" in name or "multiway.1" in name for name in decoder.backbone.state_dict())
     prompts = [one.prompt("The image is dark. How would you rate it?") for one in (vlm, decoder)]
     assert prompts[0] == prompts[1]
-    stem = " The quality of the image is"
+    stem = vlm.continuation(" The quality of the image is")
     assert torch.allclose(level_probabilities(vlm, prompts[:1], stem), level_probabilities(decoder, prompts[1:], stem), atol=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_what_is_saved_with_eyes_is_read_without(kind: str, tmp_path: Path) -> N
     adapt(decoder, **tuning)
     load_weights(decoder, tmp_path)
     prompts = [taught.prompt("The image is dark. How would you rate it?")]
-    stem = " The quality of the image is"
+    stem = taught.continuation(" The quality of the image is")
     assert torch.allclose(level_probabilities(taught, prompts, stem), level_probabilities(decoder, prompts, stem), atol=1e-6)
     again = build()
     adapt(again, **tuning)
@@ -118,7 +118,7 @@ def test_a_checkpoint_is_built_from_its_folder(tmp_path: Path, vlm: VLM) -> None
     again = build(size="7b", path=str(tmp_path / "model"))
     prompts = [one.prompt("Describe it.", Image.new("RGB", (40, 30), "red")) for one in (vlm, again)]
     assert prompts[0].ids == prompts[1].ids
-    stem = " The quality of the image is"
+    stem = vlm.continuation(" The quality of the image is")
     assert torch.allclose(level_probabilities(vlm, prompts[:1], stem), level_probabilities(again, prompts[1:], stem), atol=1e-6)
 
 

@@ -5,6 +5,7 @@ import torch
 from owl2_small import PLACES, padded, pictures, prompts, small
 from transformers import DynamicCache, StaticCache
 
+from biqa.models.families import OWL2
 from biqa.models.sampling import sample, uniforms
 from biqa.models.vlm import VLM, Prompt
 
@@ -138,6 +139,7 @@ class Asked(torch.nn.Module):
     hidden, logits = VLM.hidden, VLM.logits
     level_ids = (11, 22, 33, 44, 55)
     level_logits = VLM.level_logits
+    family = OWL2
 
     def __init__(self, model):
         super().__init__()
