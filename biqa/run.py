@@ -179,11 +179,12 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         with seconds.phase("fit"):
             trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
         save_weights(vlm, folder.path)
+    stage.learn_without_steps(train)
     with seconds.phase("answer"):
         answer(composed, folder, stage, trainer, test)
     with seconds.phase("evaluate"):
         metrics = measure(config, folder, corpus)
-    write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds)
+    write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, repeats=stage.repeats)
 
 
 def print_notes(corpus: "Corpus") -> None:
@@ -296,6 +297,7 @@ def write(
     *,
     metrics: dict[str, Any],
     seconds: Seconds,
+    repeats: int,
 ) -> None:
     """result.json: the figures and all that is needed to know where they come from."""
     from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
@@ -305,7 +307,7 @@ def write(
         "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning")}},
         "seed": config.seed,
         "metrics": metrics,
-        "sampling": {"repeats": config.sampling.repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
+        "sampling": {"repeats": repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
         "data": {
             images.card.name: {
                 "images": len(images.split("test")) if images in corpus.test else 0,

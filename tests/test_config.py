@@ -65,7 +65,7 @@ def test_data_bring_their_descriptions_and_a_choice_wins():
         (["sampling.top_p=0"], "sampling.top_p=0.0: choose a value in"),
         (["stage.epochs=-1"], "stage.epochs=-1: choose 0 or more"),
         (["stage.batch_size=0"], "stage.batch_size=0: choose 1 or more"),
-        (["stage=zero_shot", "stage.epochs=3"], "zero_shot trains nothing. Choose stage=joint"),
+        (["stage=zero_shot", "stage.epochs=3"], "this stage trains nothing by steps. Choose stage=joint"),
         (["stage.target=vague"], "stage.target=vague is not known: choose hard or soft"),
         (["stage=inference", "stage.descriptions=none"], "stage.descriptions=none is not known: choose target, generated or mixed"),
         (["stage=inference", "stage.generated_per_image=0"], "stage.generated_per_image=0: choose 1 or more"),

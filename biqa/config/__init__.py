@@ -23,7 +23,7 @@ from biqa.config.descriptions import (
     TeacherDescriptions,
 )
 from biqa.config.model import HfModel, Model, Owl2Model, TinyModel, Tuning
-from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, Sampling, Stage, ZeroShotStage
+from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, ProbeStage, Sampling, Stage, ZeroShotStage
 from biqa.config.trainer import TrainerOptions
 
 
@@ -111,6 +111,7 @@ SCHEMAS: dict[str, type] = {
     "inference": InferenceStage,
     "joint": JointStage,
     "zero_shot": ZeroShotStage,
+    "probe": ProbeStage,
     "sampling": Sampling,
     "evaluation": Evaluation,
     "trainer": TrainerOptions,

@@ -70,7 +70,14 @@ class ZeroShotStage(JointStage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse([(self.epochs != 0, f"stage.epochs={self.epochs}: zero_shot trains nothing. Choose stage=joint to train.")])
+        refuse([(self.epochs != 0, f"stage.epochs={self.epochs}: this stage trains nothing by steps. Choose stage=joint to train.")])
+
+
+@dataclass
+class ProbeStage(ZeroShotStage):
+    """Ridge regression on the frozen tower's features: nothing is trained by steps."""
+
+    _target_: str = "biqa.stages.probe.Probe"
 
 
 @dataclass

@@ -4,9 +4,9 @@ Shapes: B prompts, L tokens, D decoder width, V vocabulary, S supervised or sele
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -16,6 +16,9 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from biqa.errors import IncompatibleChoice
 from biqa.language.levels import LEVELS
 from biqa.models.families import Family, within
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Memory:
             self.early = self.early.repeat_interleave(times, 0)
 
 
+class _SeenEnough(Exception):
+    """Ends a forward pass whose rest is not needed."""
+
+
 class VLM(nn.Module):
     """A backbone with its processor: text in and out, hidden states, logits.
 
@@ -55,6 +62,9 @@ class VLM(nn.Module):
         processor: its processor: chat template, tokenizer, image processor (`biqa.models.processing.Processor` or one of transformers).
         family: where the parts are.
         vision: whether the tower is there. Without it any image is refused.
+
+    Attributes:
+        sharded: whether the weights are divided among processes, which then must take the same number of forward passes.
     """
 
     def __init__(self, backbone: PreTrainedModel, processor: Any, family: Family, vision: bool) -> None:  # noqa: ANN401
@@ -64,6 +74,7 @@ class VLM(nn.Module):
         self.tokenizer: Any = processor.tokenizer
         self.family = family
         self.vision = vision
+        self.sharded = False
         self.image_options = {**dict(family.image_options), **getattr(processor, "image_options", {})}
         self.pad_id: int = self.tokenizer.pad_token_id
         self._special = re.compile("|".join(map(re.escape, self.tokenizer.all_special_tokens)))
@@ -145,6 +156,12 @@ class VLM(nn.Module):
 
     # numbers
 
+    def forward(self, work: Callable[..., T], *given: Any) -> T:  # noqa: ANN401 (whatever the work takes)
+        """Do what needs the weights, as one piece: where processes hold them together (`sharded`), all of them must come here, and those weights
+        that belong to no block are at hand inside.
+        """
+        return work(*given)
+
     @property
     def model(self) -> Any:  # noqa: ANN401 (each family has a class of its own)
         """The transformers model itself, adapters inside."""
@@ -179,6 +196,26 @@ class VLM(nn.Module):
         decoding = {"past_key_values": memory.cache if memory else None, "use_cache": memory is not None}
         output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **seen)
         return output.last_hidden_state
+
+    @torch.no_grad()
+    def tower_features(self, prompt: Prompt) -> Tensor:
+        """What the projector is given for the image of a prompt: [positions, width]."""
+        given: list[Tensor] = []
+
+        def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given.append(next(value for value in (*arguments, *named.values()) if isinstance(value, Tensor)))
+            raise _SeenEnough
+
+        ids = torch.tensor([prompt.ids], device=self.device)
+        image = {name: value.to(self.device) for name, value in prompt.image.items()}
+        hook = self.model.get_submodule(self.family.projector[0]).register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.hidden(ids, torch.ones_like(ids), image=image)
+        except _SeenEnough:
+            pass
+        finally:
+            hook.remove()
+        return given[0].flatten(0, -2)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Output head: [..., D] -> [..., V] in float32."""

@@ -12,7 +12,7 @@ from biqa.evaluation.bootstrap import Estimate, draw_counts, estimate
 from biqa.evaluation.evaluate import Answers, answers_by_dataset, statistics
 from biqa.reporting.result import FoundRun
 
-STAGE_NAMES = {"zero_shot": "zero-shot", "joint": "one-stage (joint)", "inference": "two-stage"}
+STAGE_NAMES = {"probe": "ridge probe", "zero_shot": "zero-shot", "joint": "one-stage (joint)", "inference": "two-stage"}
 """Stages that score images, in the order of the rows, and what a table calls them."""
 
 TABLE_METRICS = ("srcc", "plcc", "instability_sampled", "instability_argmax")

@@ -64,6 +64,9 @@ class StageModule(L.LightningModule):
         """The example that this stage learns from an item."""
         raise NotImplementedError
 
+    def learn_without_steps(self, train: Sequence[Item]) -> None:
+        """What a stage learns at once, before it answers: nothing, unless a subclass has it otherwise."""
+
     def image_prompt(self, item: Item, question: str) -> Prompt:
         """The question about the item's image."""
         return self.vlm.prompt(question, image_of(item.record))
