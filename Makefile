@@ -10,7 +10,7 @@ ARGS ?=
 TABLE := experiments/main_table
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test bench bench-gpu reproduce-table clean
+.PHONY: help install check test test-faults conformance bench bench-gpu reproduce-table clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,12 @@ check: install  ## formatting, lint, types, import rules
 
 test: install  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: install  ## ten runs killed at random steps; each goes on to the same curve and weights
+	$(BIN)/python -m pytest -m faults -q tests/test_kills.py
+
+conformance: install  ## every backbone against every promise; writes the table in the README
+	$(BIN)/python tests/models/conformance.py
 
 bench: install  ## speed, as ratios in one interleaved run
 	$(BIN)/python -m benchmarks.prepare $(ARGS)

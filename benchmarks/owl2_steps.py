@@ -92,10 +92,12 @@ def measure(checkpoint: Path, quantization: Any, batch: int, device: str) -> dic
     from biqa.data.record import Record
     from biqa.models.adapters import adapt
     from biqa.models.owl2.build import build_owl2
+    from biqa.models.quantization import Quantization
     from biqa.stages.joint import Joint
 
     vlm = build_owl2(
-        size="7b", path=str(checkpoint), template="v1", pre_step="pad", dtype="bfloat16", attention="sdpa", quantization=quantization,
+        size="7b", path=str(checkpoint), template="v1", pre_step="pad", dtype="bfloat16", attention="sdpa",
+        quantization=Quantization(quantization) if quantization else None,
         vision=True, seed=0,
     )  # fmt: skip
     adapt(vlm, **LORA)

@@ -17,11 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 from biqa import config as schema
 from biqa.data.module import DataModule, Item
 from biqa.errors import IncompatibleChoice
-from biqa.models.adapters import adapt, load_weights
+from biqa.models.adapters import adapt, load_weights, save_merged
+from biqa.models.quantization import Quantization
+from biqa.models.sharding import checkpoint_activations
 from biqa.models.vlm import VLM
+from biqa.processes import STARTED_HERE
 from biqa.runs import RunFolder, different, find_run, plain
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
+from biqa.stages.curves import TrainingLoss
+from biqa.stages.limits import BatchInMemory
+from biqa.stages.strategies import build_strategy, precision_of
+from biqa.stages.together import rank, world
+from biqa.stopping import signals
 
 ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
 """Where what a config names must be defined: a name is run as it stands, and configs travel between people."""
@@ -30,14 +38,18 @@ OTHERS_WARNINGS = (
     "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
     "The variance of predictions or target is close to zero",  # an untrained model gives every image one score; the metric says NaN
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6.6 against torch 2.13
+    "It is recommended to use `self.log\\('val/[a-z]*', ..., sync_dist=True",  # every process has the scores of all, and so the same figure
     "The number of training batches .* is smaller than the logging interval",  # a short run on small data
     "`is_gradient_checkpointing` is deprecated",  # peft 0.21 against transformers 5.23
     "You're resuming from a checkpoint that ended before the epoch ended",  # the order of batches and the place in it are restored: data/module.py
     "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
 )
 
-OF_TRAINING = ("lr", "min_steps")
+OF_TRAINING = ("lr", "min_steps", "batch_size", "text_batch_size")
 """Options of a model that say how it learns and not what it is."""
+
+OF_STEPS = ("lr", "projector_lr", "weight_decay", "warmup")
+"""Options of tuning that say how steps are taken and not what learns."""
 
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
@@ -80,26 +92,52 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
         vision: False builds the decoder alone.
         weights: finished run to start from; None: the base weights.
     """
-    vlm = make(composed.model, without=OF_TRAINING, vision=vision, seed=composed.seed)
-    tuning = composed.tuning
-    adapt(
-        vlm, kind=tuning.kind, rank=tuning.rank, alpha=tuning.alpha, dropout=tuning.dropout, targets=tuning.targets, freeze=tuning.freeze
-    )  # fmt: skip
+    vlm = make(composed.model, without=OF_TRAINING, vision=vision, seed=composed.seed, quantization=quantization_of(composed))
+    if composed.tuning.kind == "lora" or composed.stage.epochs:
+        adapt(vlm, **{name: value for name, value in plain(OmegaConf.to_container(composed.tuning, resolve=True)).items() if name not in OF_STEPS})
     if weights is not None:
-        if tuning.kind == "lora":
-            refuse_other_base(weights, composed)
+        if composed.tuning.kind == "lora" and vlm.base.name is None:
+            refuse_other_random_weights(weights, composed)
         load_weights(vlm, weights.path)
+    if OmegaConf.select(composed, "trainer.checkpoint_activations"):  # absent in runs of releases that had no such option
+        checkpoint_activations(vlm)
     return vlm
 
 
-def refuse_other_base(weights: RunFolder, composed: DictConfig) -> None:
+def quantization_of(composed: DictConfig) -> Quantization | None:
+    """How the decoder is packed; None: not at all (nor in runs of releases that had no such option)."""
+    options = composed.get("quantization")
+    if options is None or options.kind == "none":
+        return None
+    return Quantization(kind=options.kind, double_quant=options.double_quant, compute_dtype=options.compute_dtype)
+
+
+def build_stage_one(composed: DictConfig, stage_one: RunFolder) -> VLM:
+    """The model of a finished stage 1 for a run that builds on it: with all that learnt there, projector and tower too, and packed as there."""
+    there = stage_one.read_config()
+    own = {"tuning": there["tuning"], "quantization": there.get("quantization")}
+    return build_model(OmegaConf.create({**plain(OmegaConf.to_container(composed, resolve=True)), **own}), vision=True, weights=stage_one)
+
+
+def merge(composed: DictConfig, folder: RunFolder, *, vision: bool) -> None:
+    """Write `merged/` of a finished run: its base, loaded anew and not packed, with its adapter.
+
+    Merging into packed weights would round every sum to four or eight bits.
+    """
+    values = plain(OmegaConf.to_container(composed, resolve=True))
+    save_merged(build_model(OmegaConf.create({**values, "quantization": None}), vision=vision, weights=folder), folder.merged)
+
+
+def refuse_other_random_weights(weights: RunFolder, composed: DictConfig) -> None:
     """An adapter says nothing without the weights that it was learnt on, and those of a model from random weights are drawn by the seed.
 
     Raises:
         IncompatibleChoice: the run has another model or seed.
     """
-    differences = different(weights.read_config(), plain(OmegaConf.to_container(composed, resolve=True)), ("model.", "seed"))
-    if differences:
+    there, here = weights.read_config(), plain(OmegaConf.to_container(composed, resolve=True))
+    for config in (there, here):
+        config["model"] = {name: value for name, value in config["model"].items() if name not in OF_TRAINING}
+    if differences := different(there, here, ("model.", "seed")):
         raise IncompatibleChoice(
             f"{weights.path}: its adapter was learnt on other base weights:\n" + "\n".join(differences) + "\nUse the same options, or tuning=full."
         )
@@ -114,7 +152,7 @@ def weights_to_start_from(config: schema.Config, default: RunFolder | None) -> R
 
 def training_length(composed: DictConfig, images: int) -> tuple[int, int]:
     """Epochs and optimiser steps on so many training images: what the stage says, or more where the weights need it."""
-    steps_an_epoch = -(-images // (composed.stage.batch_size * composed.trainer.accumulate)) if images else 0
+    steps_an_epoch = -(-images // (composed.stage.batch_size * world() * composed.trainer.accumulate)) if images else 0
     epochs = composed.stage.epochs
     if epochs and steps_an_epoch * epochs < composed.model.min_steps:
         epochs = -(-composed.model.min_steps // steps_an_epoch)
@@ -135,7 +173,7 @@ def build_stage(composed: DictConfig, stage: str, vlm: VLM, *, steps: int, repea
     tuning, sampling = composed.tuning, composed.sampling
     return allowed(stage)(
         vlm,
-        lr=tuning.lr, weight_decay=tuning.weight_decay, warmup=tuning.warmup, total_steps=steps,
+        lr=tuning.lr, projector_lr=tuning.get("projector_lr"), weight_decay=tuning.weight_decay, warmup=tuning.warmup, total_steps=steps,
         repeats=repeats, temperature=sampling.temperature, top_p=sampling.top_p, max_new_tokens=sampling.max_new_tokens,
         seed=composed.seed, **options,
     )  # fmt: skip
@@ -158,7 +196,7 @@ def build_data(
     return DataModule(
         train=train, val=val, predict=predict, weights=weights, encode=stage.encode, pad_id=stage.vlm.pad_id,
         batch_size=composed.stage.batch_size, predict_batch_size=max(1, rows // (stage.repeats + 1)),
-        seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb,
+        seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb, rank=rank(), world=world(),
     )  # fmt: skip
 
 
@@ -168,29 +206,30 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
     Raises:
         IncompatibleChoice: this machine has not what the options ask for, or they do not go together.
     """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.callbacks import RichProgressBar
-    from lightning.pytorch.strategies import SingleDeviceStrategy
 
     options = composed.trainer
-    callbacks: list[L.Callback] = [Checkpoints(folder.checkpoints, options.checkpoint_steps)]
+    checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
+    callbacks: list[L.Callback] = [BatchInMemory(), TrainingLoss(), checkpoints]
     if options.progress:
         callbacks.append(RichProgressBar())
     settings: dict[str, Any] = dict(
-        accelerator=options.accelerator, devices=options.devices, strategy=composed.strategy.name, precision=options.precision,
+        accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
+        strategy=build_strategy(composed.strategy.kind), use_distributed_sampler=False, inference_mode=world() == 1,
         max_epochs=epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
-        logger=build_logger(composed, folder) if logs else False, callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        logger=build_logger(composed, folder) if logs else False, callbacks=callbacks,
         check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
-    chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision")) + f" strategy={composed.strategy.name}"
+    settings |= precision_of(composed.strategy.kind, options.precision)
+    settings["plugins"] += [AtomicCheckpointIO(), *([LightningEnvironment()] if STARTED_HERE in os.environ else [])]
+    chosen = " ".join(f"trainer.{name}={options[name]}" for name in ("accelerator", "devices", "precision")) + f" strategy={composed.strategy.kind}"
     try:
-        trainer = L.Trainer(**settings)
+        return L.Trainer(**settings)
     except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: trainer.devices=two
         raise IncompatibleChoice(f"{chosen} will not do on this machine: {error}") from error
-    if not isinstance(trainer.strategy, SingleDeviceStrategy):
-        raise IncompatibleChoice(f"{chosen} asks for several processes: this release trains in one. Choose trainer.devices=1 strategy=auto.")
-    return trainer
 
 
 def quiet() -> None:

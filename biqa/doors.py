@@ -7,6 +7,7 @@
     if __name__ == "__main__":
         open_door(main)
 
+A machine that is not enough (memory, disk) is told in a message too, with exit code 1: the command is sound, and elsewhere it would do.
 Anything else that goes wrong is a defect and keeps its stack trace, exit code 1. HYDRA_FULL_ERROR=1 shows the stack trace of Hydra's messages too.
 """
 
@@ -27,7 +28,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from biqa.errors import UserError
+from biqa.errors import MachineLimit, UserError
+from biqa.sweeps import failed_job, missing_launcher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +53,9 @@ def user_errors(task: Callable[P, R]) -> Callable[P, R]:
             return task(*args, **kwargs)
         except (UserError, MissingMandatoryValue, InterpolationResolutionError) as error:
             raise SystemExit(_refuse(error)) from error
+        except MachineLimit as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from error
         except KeyboardInterrupt:
             print("Stopped by SIGINT.", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
@@ -76,6 +81,14 @@ def open_door(main: Callable[[], Any]) -> None:
         main()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's own for stage=1 where no such alias is known
         sys.exit(_refuse(error))
+    except Exception as error:
+        if said := missing_launcher(error):
+            print(said, file=sys.stderr)
+            sys.exit(EXIT_CODE)
+        if (said := failed_job(error)) is None:
+            raise
+        print(said, file=sys.stderr)
+        sys.exit(1)
     finally:
         del os.environ[FULL_ERROR]
 

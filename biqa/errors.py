@@ -1,4 +1,7 @@
-"""Mistakes that the user can mend. Each message says what is wrong, where, and what to do next; a door prints it and exits with code 2."""
+"""What goes wrong and can be put in words. Each message says what is wrong, where, and what to do next, and a door prints it without a stack trace.
+
+Mistakes that the user can mend in the command end with exit code 2, a machine that is not enough for a sound command with 1.
+"""
 
 
 class UserError(ValueError):
@@ -35,3 +38,15 @@ class RunExists(UserError):
 
 class IncompatibleChoice(UserError):
     """Options that cannot go together, or a value that makes no sense."""
+
+
+class MachineLimit(RuntimeError):
+    """Base of what a larger or emptier machine would not have: shown as one message, without a stack trace, exit code 1. The run can go on."""
+
+
+class NoDiskSpace(MachineLimit):
+    """A file cannot be written: no space, no quota, or larger than files may be."""
+
+
+class OutOfMemory(MachineLimit):
+    """The memory of the GPU or of the host is not enough."""

@@ -5,13 +5,13 @@ python -m biqa.run -m stage=1,2 seed=0,1
 python -m biqa.run --help
 """
 
+import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,15 @@ from biqa import config as schema
 from biqa.config.stage import VerdictStage
 from biqa.doors import open_door, user_errors
 from biqa.errors import IncompatibleChoice
+from biqa.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
 from biqa.runs import STAGE_ONE, RunFolder, find_run, find_stage_one, plain
+from biqa.stopping import goes_on_here, mark, signals, stoppable, told_in_words
+from biqa.sweeps import in_order
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from biqa.data.module import Item
+    from biqa.data.module import DataModule, Item
     from biqa.data.record import Split
     from biqa.loading import Corpus, Images
     from biqa.stages.base import Row, StageModule
@@ -76,6 +79,7 @@ def numbers_to_words(arguments: list[str]) -> list[str]:
 @user_errors
 def main(composed: DictConfig) -> float | None:
     """One run. Returns the SRCC of its first data set, for sweepers that want an objective."""
+    schema.register()  # again in a job of a launcher, which gets this function alone
     OmegaConf.resolve(composed)
     OmegaConf.set_readonly(composed, True)
     config = OmegaConf.to_object(composed)
@@ -87,46 +91,73 @@ def main(composed: DictConfig) -> float | None:
 
 
 def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> float | None:
-    """Everything after the config is known to be sound: train and measure unless that is done already, then print the result."""
+    """Everything after the config is known to be sound: as one process, which may start others, or as one of those that torchrun or srun started."""
+    if not placed(os.environ):
+        refuse_alone(config.trainer.nodes)
+        return finish(config, composed, choices, decide=lambda work: work())
+
+    from biqa.stages.together import from_first
+
+    devices, gpus = processes_of(config)
+    refuse_other_number(os.environ, devices, config.trainer.nodes)
+    with joined(gpus=gpus):
+        return finish(config, composed, choices, decide=from_first)
+
+
+def finish(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], decide: Callable[[Callable[[], Any]], Any]) -> float | None:
+    """Train and measure unless that is done already, then print the result. `decide` gives all processes what one of them finds."""
     from rich.console import Console
 
     from biqa.reporting.result import read_result, render_result
 
-    console = Console()
     folder = RunFolder(Path(config.runs) / config.name)
-    if folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite):
+    if goes_on_here(folder.path):
+        config = replace(config, ckpt="last", overwrite=False)
+    if decide(lambda: folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite)):
         print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
     else:
-        with stoppable(folder), closed_logs():
-            train_and_measure(config, composed, choices, folder)
-    result = read_result(folder.result)
-    console.print(render_result(result))
+        devices, gpus = processes_of(config)
+        start_here = not placed(os.environ) and (devices > 1 or config.strategy.kind.startswith("deepspeed"))
+        with stoppable(folder, signals(config.trainer.requeue_signal)):
+            if start_here:
+                launch(devices, logged, config, composed, choices, folder, gpus=gpus)
+            else:
+                logged(config, composed, choices, folder)
+    if config.export.merge:
+        decide(lambda: export(config, composed, folder))
+    result = decide(lambda: read_result(folder.result))
+    Console().print(render_result(result))
     first = next(iter(result["metrics"].values()))
     return first["srcc"]["value"] if "srcc" in first else None
 
 
-@contextmanager
-def stoppable(folder: RunFolder) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end in a sentence that says how to go on, and in the shell's exit code for that signal (130, 143)."""
-    from biqa.stages.checkpoints import NAME, Stopped, newest_checkpoint, signal_behind
+def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> None:
+    """`merged/` of a finished run that has none yet."""
+    if folder.merged.is_dir():
+        return
+    from biqa.building import merge, quiet
+    from biqa.stages.limits import limits_in_words
 
-    before = folder.config.stat().st_mtime_ns if folder.config.is_file() else None
-    try:
-        yield
-    except (Stopped, KeyboardInterrupt, SystemExit) as stop:
-        number = signal_behind(stop)
-        if number is None:
-            raise
-        newest = newest_checkpoint(folder.checkpoints)
-        step = NAME.fullmatch(newest.name) if newest else None
-        if not folder.config.is_file() or folder.config.stat().st_mtime_ns == before:
-            where = " before the run began: nothing is written. The same command starts it."
-        elif step is None:
-            where = f" before the first checkpoint of {folder.path}. The same command with ckpt=last goes on."
-        else:
-            where = f" after step {int(step[1])}; a checkpoint is in {folder.checkpoints}. The same command with ckpt=last goes on."
-        print(f"Stopped by {signal.Signals(number).name}{where}", file=sys.stderr)
-        raise SystemExit(128 + number) from None
+    quiet()
+    text_alone = isinstance(config.stage, schema.InferenceStage)
+    with limits_in_words(folder.path):
+        merge(composed, folder, vision=not text_alone)
+    kind = "AutoModelForCausalLM" if text_alone else "AutoModelForImageTextToText"
+    print(f"{folder.merged}: base and adapter as one model, for transformers' {kind}.from_pretrained.")
+
+
+def processes_of(config: schema.Config) -> tuple[int, bool]:
+    """How many processes this machine needs, and whether they use GPUs."""
+    return processes_wanted(
+        kind=config.strategy.kind, devices=config.trainer.devices, nodes=config.trainer.nodes, accelerator=config.trainer.accelerator,
+        precision=config.trainer.precision, quantization=config.quantization.kind,
+    )  # fmt: skip
+
+
+def logged(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """What each process of a run does."""
+    with closed_logs():
+        train_and_measure(config, composed, choices, folder)
 
 
 @contextmanager
@@ -139,6 +170,7 @@ def closed_logs() -> Iterator[None]:
             sys.modules["wandb"].finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
+@told_in_words
 def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
     """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
     import lightning as L
@@ -146,8 +178,10 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     from biqa.building import build_data, build_model, build_stage, build_trainer, quiet, training_length, weights_to_start_from
     from biqa.data.module import items_an_epoch
     from biqa.loading import load_corpus
-    from biqa.models.adapters import learning_summary, save_weights
+    from biqa.models.adapters import save_weights
+    from biqa.models.learning import learning_summary
     from biqa.stages.checkpoints import newest_checkpoint
+    from biqa.stages.together import first, from_first, rank
 
     quiet()
     seconds = Seconds()
@@ -158,9 +192,11 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         vlm = build_model(composed, vision=stage_one is None, weights=weights)
         build_trainer(composed, folder, logs=False)
     with seconds.phase("data"):
-        corpus = load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE)
+        corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
     print_notes(corpus)
-    folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
+    if first():
+        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
+        mark(folder.path)
 
     if stage_one is None:
         train, val = corpus.items("train"), corpus.items("val")
@@ -171,20 +207,34 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     shown = corpus.weights(train)
     epochs, steps = training_length(composed, items_an_epoch(shown))
     stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
+    if vlm.vision and first():
+        print(cost_of_images(stage, [*train, *(item for items in test.values() for item in items)][:8]))
     data = build_data(composed, stage, train=train, weights=shown, val=val)
     trainer = build_trainer(composed, folder, epochs)
     if epochs:
-        print(f"{learning_summary(vlm)}, {epochs} epochs, {steps} steps")
-        L.seed_everything(config.seed, workers=True, verbose=False)  # again: a resumed stage 2 has not described its images since
+        print(f"{learning_summary(vlm)}\n{epochs} epochs, {steps} steps")
+        # again: a resumed stage 2 has not described its images since. Dropout draws other numbers in each process
+        L.seed_everything((config.seed + rank()) % 2**32, workers=True, verbose=False)
         with seconds.phase("fit"):
-            trainer.fit(stage, data, ckpt_path=newest_checkpoint(folder.checkpoints), weights_only=True)
-        save_weights(vlm, folder.path)
+            trainer.fit(stage, data, ckpt_path=from_first(lambda: newest_checkpoint(folder.checkpoints)), weights_only=True)
+        save_weights(vlm, folder.path, write=first())
     stage.learn_without_steps(train)
     with seconds.phase("answer"):
         answer(composed, folder, stage, trainer, test)
-    with seconds.phase("evaluate"):
-        metrics = measure(config, folder, corpus)
-    write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, repeats=stage.repeats)
+    if first():
+        with seconds.phase("evaluate"):
+            metrics = measure(config, folder, corpus)
+        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, repeats=stage.repeats)
+
+
+def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
+    """What a picture costs the decoder, from some of them: families differ, and those that keep a picture's shape by picture."""
+    from biqa.language.prompts import JOINT
+
+    prompts = [stage.image_prompt(item, JOINT) for item in items]
+    counts = ([stage.vlm.visual_tokens(prompt) for prompt in prompts], [len(prompt.ids) for prompt in prompts])
+    tokens, positions = (f"{min(of)}" if min(of) == max(of) else f"{min(of)} to {max(of)}" for of in counts)
+    return f"{tokens} visual tokens an image, {positions} positions a prompt"
 
 
 def print_notes(corpus: "Corpus") -> None:
@@ -200,11 +250,13 @@ def answer(composed: DictConfig, folder: RunFolder, stage: "StageModule", traine
     """A table of answers for each data set that has none yet (a killed run has some)."""
     from biqa.building import build_data
     from biqa.evaluation.answers import answers_frame, write_answers
+    from biqa.stages.together import first, from_first
 
     for dataset, items in test.items():
-        if not folder.answers(dataset).is_file():
-            rows = rows_of(trainer.predict(stage, build_data(composed, stage, predict=items)))
-            write_answers(answers_frame({"dataset": dataset, **row} for row in rows), folder.answers(dataset))
+        if not from_first(folder.answers(dataset).is_file):
+            rows = rows_of(trainer, stage, build_data(composed, stage, predict=items), len(items))
+            if first():
+                write_answers(answers_frame({"dataset": dataset, **row} for row in rows), folder.answers(dataset))
 
 
 def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
@@ -221,9 +273,20 @@ def verdict_options(stage: schema.Stage) -> dict[str, Any]:
     return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
 
 
-def rows_of(batches: Any) -> "list[Row]":  # noqa: ANN401 (Lightning's union)
-    """Rows of all predicted batches."""
-    return [row for batch in batches for row in batch]
+def rows_of(trainer: "L.Trainer", stage: "StageModule", data: "DataModule", images: int) -> "list[Row]":
+    """Rows of so many images in their order: in the first process those of all, in the others their own."""
+    from biqa.data.shares import merged
+    from biqa.stages.together import gathered_by_first
+
+    batches: Any = trainer.predict(stage, data) or []  # Lightning's union
+    rows: list[Row] = [row for batch in batches for row in batch]
+    if not rows:
+        return []
+    queries = len(rows) // len(data.predict)
+    assert len(rows) == queries * len(data.predict), "images were answered unequally often"
+    by_image = [rows[at : at + queries] for at in range(0, len(rows), queries)]
+    parts = gathered_by_first(by_image)
+    return [row for of_image in (merged(parts, images) if parts else by_image) for row in of_image]
 
 
 def described_items(
@@ -254,17 +317,20 @@ def describe(
     """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
     import pandas as pd
 
-    from biqa.building import build_data, build_model, build_stage, build_trainer
+    from biqa.building import build_data, build_stage, build_stage_one, build_trainer
+    from biqa.stages.together import first, from_first
 
     file = folder.descriptions / f"{images.card.name}-{split}.parquet"
-    if not file.is_file():
-        vlm = build_model(composed, vision=True, weights=stage_one)
+    if not from_first(file.is_file):
+        vlm = build_stage_one(composed, stage_one)
         stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
-        rows = rows_of(build_trainer(composed, folder, logs=False).predict(stage, build_data(composed, stage, predict=images.items(split))))
-        folder.descriptions.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
-        file.with_suffix(".tmp").replace(file)
-    table = pd.read_parquet(file).sort_values(["image", "query"], kind="stable")
+        items = images.items(split)
+        rows = rows_of(build_trainer(composed, folder, logs=False), stage, build_data(composed, stage, predict=items), len(items))
+        if first():
+            folder.descriptions.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
+            file.with_suffix(".tmp").replace(file)
+    table = from_first(lambda: pd.read_parquet(file)).sort_values(["image", "query"], kind="stable")
     return {str(image): list(rows["description"]) for image, rows in table.groupby("image", sort=False)}
 
 
@@ -304,7 +370,7 @@ def write(
 
     result = {
         "schema": 1,
-        "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning")}},
+        "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning", "quantization")}},
         "seed": config.seed,
         "metrics": metrics,
         "sampling": {"repeats": repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
@@ -329,6 +395,7 @@ def write(
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = numbers_to_words(sys.argv[1:])
     schema.register()
-    open_door(main)
+    for arguments in in_order(numbers_to_words(sys.argv[1:]), Path(schema.config_directory())):
+        sys.argv[1:] = arguments
+        open_door(main)

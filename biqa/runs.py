@@ -17,8 +17,9 @@ from biqa.config import PLACE
 from biqa.errors import RunExists, RunNotFound
 
 NO_DIFFERENCE = (
-    "name", "runs", "ckpt", "overwrite", "logger", "datasets", "images.cache", "images.workers",
-    "trainer.accelerator", "trainer.devices", "trainer.workers", "trainer.cache_mb", "trainer.progress", "trainer.checkpoint_steps",
+    "name", "runs", "ckpt", "overwrite", "export", "logger", "datasets", "images.cache", "images.workers",
+    "strategy", "trainer.accelerator", "trainer.devices", "trainer.nodes", "trainer.checkpoint_activations", "trainer.workers", "trainer.cache_mb",
+    "trainer.progress", "trainer.checkpoint_steps", "trainer.requeue_signal", "sampling.batch_size",
 )  # fmt: skip
 """Options that may change between two calls of one run: where things lie and on what they run, not what is computed. So may `config.PLACE`."""
 
@@ -52,6 +53,11 @@ class RunFolder:
     def descriptions(self) -> Path:
         """What stage 1 wrote about the images of a stage-2 run."""
         return self.path / "descriptions"
+
+    @property
+    def merged(self) -> Path:
+        """Base and adapter as one model (`export.merge=true`)."""
+        return self.path / "merged"
 
     def answers(self, dataset: str) -> Path:
         """The answers table of one data set."""
@@ -135,7 +141,13 @@ def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[s
     """Options below the prefixes `within` that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
     a, b = flat(there), flat(here)
     names = [name for name in sorted(a | b) if name.startswith(within) and not _may_change(name)]
-    return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in names if a.get(name) != b.get(name)]
+    differ = [name for name in names if _as_absent(a.get(name)) != _as_absent(b.get(name))]
+    return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in differ]
+
+
+def _as_absent(value: Any) -> Any:  # noqa: ANN401 (whatever an option is)
+    """An option that is off is as good as one that an older release did not have."""
+    return None if value is False or value in ("none", [], {}) else value
 
 
 def _may_change(name: str) -> bool:
@@ -165,11 +177,13 @@ def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) 
 
 
 def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_class: str) -> RunFolder:
-    """The finished stage 1 that a stage 2 builds on: same model, data, images, descriptions, tuning kind and seed.
+    """The finished stage 1 that a stage 2 builds on: same model, data, images, descriptions, quantization, tuning kind and seed.
+
+    What an adapter learns is also what its packed base has lost, so only a stage 1 on the same packing is taken unasked. Another one can be named.
 
     Args:
         config: the stage-2 run's config.
-        choices: model and data as typed, for the message.
+        choices: model, data, tuning and quantization as typed, for the message.
         stage_class: `_target_` of the stage 1.
 
     Raises:
@@ -187,12 +201,13 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
             same
             and folder.finished
             and other.get("stage", {}).get("_target_") == stage_class
-            and not different(other, config, ("data.", "images.", "model.", "descriptions."))
+            and not different(other, config, ("data.", "images.", "model.", "descriptions.", "quantization."))
         ):
             found.append(folder)
     if len(found) == 1:
         return found[0]
-    wanted = f"model={choices['model']} data={choices['data']} seed={config['seed']}"
+    named = {"model": "", "data": "", "tuning": "full", "quantization": "none"}  # and those that go without saying
+    wanted = " ".join(f"{group}={choices[group]}" for group, usual in named.items() if choices.get(group, usual) != usual) + f" seed={config['seed']}"
     if not found:
         raise RunNotFound(
             f"stage 2 needs a finished stage 1 with {wanted} and the same options of model, data, images and descriptions; "

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from biqa.building import OF_TRAINING, build_model, make
+from biqa.building import OF_TRAINING, build_model, make, quantization_of
 from biqa.data.endpoint import EndpointWriter
 from biqa.data.teacher import TeacherTargets
 from biqa.data.texts import OnLeak
@@ -23,13 +24,23 @@ def endpoint(*, question: str, cache: str, on_leak: OnLeak, **options: Any) -> T
 
 
 def backbone(
-    *, run: str | None, model: Mapping[str, Any] | None, question: str, cache: str, on_leak: OnLeak, batch_size: int, max_new_tokens: int, seed: int
+    *,
+    run: str | None,
+    model: Mapping[str, Any] | None,
+    quantization: Mapping[str, Any] | None = None,
+    question: str,
+    cache: str,
+    on_leak: OnLeak,
+    batch_size: int,
+    max_new_tokens: int,
+    seed: int,
 ) -> TeacherTargets:
     """A model on this machine, which is built only when there is an image to describe.
 
     Args:
         run: folder of a finished stage 1, or
         model: options of a backbone, which is taken as it is; one of the two.
+        quantization: how that backbone is packed. A run has its own.
         question: what it is asked about each image.
         cache: folder in which texts are kept.
         on_leak: see `TeacherTargets`.
@@ -45,7 +56,7 @@ def backbone(
         identity, build = _of_run(find_run(run, "descriptions.run", stage_class=STAGE_ONE))
     else:
         assert model is not None, "the schema refuses descriptions=teacher without a model"
-        identity, build = _of_model(model, seed)
+        identity, build = _of_model(model, quantization, seed)
     name = json.dumps({**identity, "max_new_tokens": max_new_tokens}, sort_keys=True)
     writer = BackboneWriter(name=name, build=build, batch_size=batch_size, max_new_tokens=max_new_tokens)
     return TeacherTargets(writer=writer, question=question, cache=cache, on_leak=on_leak)
@@ -65,10 +76,12 @@ def _of_run(folder: RunFolder) -> tuple[dict[str, Any], Callable[[], VLM]]:
     return identity, lambda: build_model(OmegaConf.create(config), vision=True, weights=folder)
 
 
-def _of_model(model: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], Callable[[], VLM]]:
+def _of_model(model: Mapping[str, Any], quantization: Mapping[str, Any] | None, seed: int) -> tuple[dict[str, Any], Callable[[], VLM]]:
     """Identity and builder of a backbone as it is."""
-    node = OmegaConf.create(dict(model))
-    return {"model": _described(model), "seed": seed}, lambda: make(node, without=OF_TRAINING, vision=True, seed=seed)
+    node = OmegaConf.create({"model": dict(model), "quantization": dict(quantization or {"kind": "none"})})
+    how = quantization_of(node)
+    identity = {"model": _described(model), "seed": seed, **({"quantization": asdict(how)} if how else {})}
+    return identity, lambda: make(node.model, without=OF_TRAINING, vision=True, seed=seed, quantization=how)
 
 
 def _described(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,21 @@ def table(tmp_path: Path, picture: Callable[..., Image.Image]) -> Callable[..., 
 
 
 @pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a small checkpoint of a family of `biqa.models.families`, written when first asked for."""
+    written: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        from checkpoints import write_checkpoint
+
+        if family not in written:
+            written[family] = write_checkpoint(tmp_path_factory.mktemp("checkpoints") / family, family)
+        return written[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Real label files and photographs beside the project, where there are any."""
     place = os.environ.get("BIQA_SHARED")

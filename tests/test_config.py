@@ -17,13 +17,16 @@ MISSING = {
     **{f"data={name}": ["data.root=x"] for name in OFFICIAL},
     "data=table": ["data.file=x", "data.low=1", "data.high=5"],
     "data=labels_json": ["data.train=x", "data.root=x", "data.low=1", "data.high=5", "data.direction=mos"],
+    "quantization=int8": ["tuning=lora"],
+    "quantization=nf4": ["tuning=lora"],
+    "strategy=fsdp": ["trainer.devices=2"],
     "descriptions=file": ["descriptions.file=x"],
     "descriptions=defects": ["descriptions.file=x"],
     "descriptions=conversations": ["descriptions.file=x"],
     "descriptions=teacher": ["descriptions.run=x"],
     "descriptions=endpoint": ["descriptions.url=http://x/v1", "descriptions.model=x"],
 }
-CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "hydra"]
+CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in ("hydra", "search")]
 
 
 def composed(*overrides: str, name: str = "config"):

@@ -11,7 +11,7 @@ from biqa.reporting.result import read_result
 pytest_plugins = ["small_runs"]
 
 OWL2 = ("model=owl2", "model.size=tiny", "stage.epochs=1", "stage.batch_size=8")
-TUNINGS = {"full": ("tuning=full",), "nf4": ("tuning=lora", "tuning.rank=4", "model.quantization=nf4")}
+TUNINGS = {"full": ("tuning=full",), "nf4": ("tuning=lora", "tuning.rank=4", "quantization=nf4")}
 
 
 @pytest.mark.parametrize("tuning", TUNINGS)
@@ -32,9 +32,9 @@ def test_stage_one_stage_two_and_joint(call, synthetic, tmp_path, tuning):
 
 
 def test_quantized_weights_do_not_learn(call, synthetic, tmp_path):
-    done = call("biqa.run", *OWL2, "tuning=full", "model.quantization=int8", f"runs={tmp_path}")
+    done = call("biqa.run", *OWL2, "tuning=full", "quantization=int8", f"runs={tmp_path}")
     assert done.code == 2
-    assert "model.quantization=int8 with tuning=full: quantized weights cannot learn. Choose tuning=lora" in done.err
+    assert "quantization=int8 with tuning=full: packed weights cannot learn. Choose tuning=lora" in done.err
     assert not list(tmp_path.iterdir())
 
 

@@ -20,9 +20,6 @@ ANY_IMAGE = "measured"
 class Combined(ConfigSource):
     """Answers for `data/a+b` and for `test/a` and `test/a+b`, where `a` and `b` are files of conf/data/."""
 
-    directory = Path()
-    """conf/; set by `register`."""
-
     @staticmethod
     def scheme() -> str:
         """As it stands in `hydra.searchpath`."""
@@ -39,9 +36,7 @@ class Combined(ConfigSource):
     def is_config(self, config_path: str) -> bool:
         """Whether it is one of those, and every part has its file."""
         group, parts = _parts(config_path)
-        return (group == "test" or (group == "data" and len(parts) > 1)) and all(
-            (self.directory / "data" / f"{part}.yaml").is_file() for part in parts
-        )
+        return (group == "test" or (group == "data" and len(parts) > 1)) and all(_file(part).is_file() for part in parts)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The defaults list of the parts, each under its own name."""
@@ -61,7 +56,7 @@ class Combined(ConfigSource):
 
     def _descriptions(self, part: str) -> str:
         """What conf/data/<part>.yaml chooses by itself."""
-        config = OmegaConf.load(self.directory / "data" / f"{part}.yaml")
+        config = OmegaConf.load(_file(part))
         assert isinstance(config, DictConfig)
         return next(str(entry[DESCRIPTIONS]) for entry in config["defaults"] if DESCRIPTIONS in entry)
 
@@ -72,7 +67,13 @@ def _parts(config_path: str) -> tuple[str, list[str]]:
     return group, name.split("+")
 
 
-def register(directory: str) -> None:
+def _file(part: str) -> Path:
+    """Asked for each time: a job of a launcher imports this module without `register`."""
+    from biqa.config import config_directory
+
+    return Path(config_directory()) / "data" / f"{part}.yaml"
+
+
+def register() -> None:
     """Make the source known to Hydra, which finds it through `hydra.searchpath: [combined://]`."""
-    Combined.directory = Path(directory)
     Plugins.instance().register(Combined)

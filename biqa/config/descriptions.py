@@ -98,6 +98,8 @@ class TeacherDescriptions(WrittenDescriptions):
     """Folder of a finished stage 1, whose model describes; null: `model`."""
     model: Any = None
     """A backbone as it is, chosen by model@descriptions.model=NAME; null: `run`."""
+    quantization: Any = None
+    """How that backbone is packed, chosen by quantization@descriptions.quantization=NAME. A run has its own."""
     max_new_tokens: int = MISSING
     """A description is cut there, and its unfinished sentence left out."""
     batch_size: int = MISSING
@@ -110,6 +112,14 @@ class TeacherDescriptions(WrittenDescriptions):
             [
                 (self.run is None and self.model is None, f"descriptions=teacher: which model is the teacher? Name one: {ways}."),
                 (isinstance(self.model, str), f"descriptions.model={self.model}: a backbone is a choice: model@descriptions.model={self.model}."),
+                (
+                    self.run is not None and getattr(self.quantization, "kind", "none") != "none",
+                    "descriptions.quantization= with descriptions.run=: a run is packed as it was when it learnt. Leave it out.",
+                ),
+                (
+                    isinstance(self.quantization, str),
+                    f"descriptions.quantization={self.quantization} is a choice: quantization@descriptions.quantization={self.quantization}.",
+                ),
                 (self.run is not None and self.model is not None, f"descriptions=teacher: two teachers are named. Choose one: {ways}."),
                 (self.max_new_tokens < 1, f"descriptions.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
                 (self.batch_size < 1, f"descriptions.batch_size={self.batch_size}: choose 1 or more."),

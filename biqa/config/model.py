@@ -1,12 +1,11 @@
-"""Options of the backbones, and of what learns in them."""
+"""Options of the backbones."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
-from biqa.config.checks import pattern_problem, refuse
+from biqa.config.checks import refuse
 
 
 @dataclass
@@ -16,6 +15,10 @@ class Model:
     _target_: str = MISSING
     lr: float = MISSING
     """Peak learning rate that suits full tuning of these weights."""
+    batch_size: int = MISSING
+    """Images a step and device that suit the size of this model, and images answered at a time: what stage and sampling take if nothing is said."""
+    text_batch_size: int = MISSING
+    """Descriptions a step of quality inference, likewise."""
     min_steps: int = 0
     """Optimiser steps that these weights need at least: on a small data set the epochs are more than the stage says. 0: as the stage says."""
 
@@ -71,13 +74,11 @@ class Owl2Model(Model):
     """Of the weights: "float32", "bfloat16" or "float16"."""
     attention: str = MISSING
     """Attention implementation of transformers: "sdpa", "eager", "flash_attention_2"."""
-    quantization: str | None = None
-    """Of the decoder's linear layers, for LoRA: "nf4" or "int8"; null: as they are."""
 
     def __post_init__(self) -> None:
         choices = {
             "size": ("7b", "tiny"), "template": ("owl2", "v1"), "pre_step": ("pad", "squash", "crop"),
-            "dtype": ("float32", "bfloat16", "float16"), "attention": ("sdpa", "eager", "flash_attention_2"), "quantization": (None, "nf4", "int8"),
+            "dtype": ("float32", "bfloat16", "float16"), "attention": ("sdpa", "eager", "flash_attention_2"),
         }  # fmt: skip
         refuse(
             [
@@ -104,8 +105,8 @@ class HfModel(Model):
     """Attention implementation of transformers: "sdpa", "eager", "flash_attention_2"."""
     visual_tokens: int | None = None
     """At most so many visual tokens an image: fewer pixels or tiles, as the family has it; null: as the checkpoint says."""
-    image: dict[str, Any] = field(default_factory=dict)
-    """Settings of the image processor that replace the checkpoint's, by transformers' names: `model.image={size:{longest_edge:1024}}`."""
+    image: Any = None
+    """Settings of the image processor that replace the checkpoint's, by transformers' names: `model.image={size:{longest_edge:1024}}`; null: none."""
 
     def __post_init__(self) -> None:
         choices = {"dtype": ("float32", "bfloat16", "float16"), "attention": ("sdpa", "eager", "flash_attention_2")}
@@ -115,43 +116,12 @@ class HfModel(Model):
                 for name, known in choices.items()
             ]
         )
-        refuse([(self.visual_tokens is not None and self.visual_tokens < 1, f"model.visual_tokens={self.visual_tokens}: choose 1 or more.")])
-
-
-@dataclass
-class Tuning:
-    """Which weights learn, and how fast."""
-
-    kind: str = MISSING
-    """"full" or "lora"."""
-    lr: float = MISSING
-    """Peak learning rate."""
-    weight_decay: float = MISSING
-    """AdamW's, on weight matrices."""
-    warmup: float = MISSING
-    """Share of the steps over which the learning rate rises; it then falls along a cosine to zero."""
-    rank: int = 0
-    """LoRA: rank of the update."""
-    alpha: int = 0
-    """LoRA: the update is scaled by alpha / rank."""
-    dropout: float = 0.0
-    """LoRA: dropout on its input."""
-    targets: str | None = None
-    """LoRA: regular expression of the modules to adapt; null: every linear layer of the decoder."""
-    freeze: str | None = None
-    """Full: regular expression of the parameters that stay as they are; null: none."""
-
-    def __post_init__(self) -> None:
         refuse(
             [
-                (self.kind not in ("full", "lora"), f"tuning.kind={self.kind} is not known: choose full or lora."),
-                (self.kind == "lora" and self.rank < 1, f"tuning.rank={self.rank}: LoRA needs a rank of at least 1."),
-                (not 0 < self.lr < math.inf, f"tuning.lr={self.lr}: choose a learning rate above 0."),
-                (not 0 <= self.weight_decay < math.inf, f"tuning.weight_decay={self.weight_decay}: choose 0 or more."),
-                (self.kind == "lora" and self.alpha < 1, f"tuning.alpha={self.alpha}: LoRA needs an alpha of at least 1."),
-                (not 0 <= self.dropout < 1, f"tuning.dropout={self.dropout} is a share: choose a value in [0, 1)."),
-                pattern_problem("tuning.targets", self.targets),
-                pattern_problem("tuning.freeze", self.freeze),
-                (not 0 <= self.warmup < 1, f"tuning.warmup={self.warmup} is a share of the steps: choose a value in [0, 1)."),
+                (self.visual_tokens is not None and self.visual_tokens < 1, f"model.visual_tokens={self.visual_tokens}: choose 1 or more."),
+                (
+                    self.image is not None and not isinstance(self.image, dict),
+                    f"model.image={self.image}: give settings by name, such as model.image={{size:{{longest_edge:1024}}}}.",
+                ),
             ]
         )

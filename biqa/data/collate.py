@@ -26,6 +26,8 @@ class Encoded:
     """Level distribution to learn there."""
     q: float = float("nan")
     """Quality in [0, 1], for validation."""
+    counted: bool = True
+    """Off for an example that only keeps a process company which has none left: it is computed and weighs nothing."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Batch:
     """The tower's inputs, images in the order of the rows"""
     examples: Sequence[Encoded]
     """What the rows were made of, on the host"""
+    counted: bool = True
+    """Off where the only row weighs nothing (see `Encoded`)"""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The batch on a device (Lightning moves anything with this method)."""
@@ -80,6 +84,7 @@ def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
         q=torch.tensor([example.q for example in examples], dtype=torch.float32),
         image={name: _widened(torch.cat([example.image[name] for example in examples])) for name in examples[0].image},
         examples=examples,
+        counted=all(example.counted for example in examples),
     )
 
 

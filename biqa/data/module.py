@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from biqa.data.collate import Batch, Encoded, collate
 from biqa.data.record import Record
+from biqa.data.shares import even_share, share
+from biqa.errors import IncompatibleChoice
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,19 @@ class ShuffledBatches(Sampler[list[int]]):
             each epoch: 0.5 shows every other one, 2.5 all twice and half of them a third time.
         batch_size: items a batch; the last batch may be smaller.
         seed: draws the orders.
+        rank: of this process among `world`, which share every batch: it has `world` times `batch_size` items. `~index` stands for an item that is
+            not counted, for a process that would have none of the last batch.
     """
 
-    def __init__(self, weights: Sequence[float], batch_size: int, seed: int) -> None:
+    def __init__(self, weights: Sequence[float], batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.shares = _shares(weights)
         self.size = items_an_epoch(weights)
         """Items an epoch."""
-        self.batch_size = batch_size
+        self.batch_size = batch_size * world
+        """Items a batch of all processes."""
         self.seed = seed
+        self.rank = rank
+        self.world = world
         self.epoch = 0
         self.start = 0
         """Batches of this epoch to leave out: those a checkpoint has seen."""
@@ -54,7 +61,7 @@ class ShuffledBatches(Sampler[list[int]]):
         first, self.start = self.start, 0
         self.epoch += 1
         for batch in range(first, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield _mine(order[batch * self.batch_size : (batch + 1) * self.batch_size], self.rank, self.world)
 
     def _shown(self, generator: torch.Generator) -> list[int]:
         """What this epoch shows, not yet in order."""
@@ -63,6 +70,11 @@ class ShuffledBatches(Sampler[list[int]]):
             drawn = torch.randperm(len(members), generator=generator)[:part].tolist() if part else []
             shown += [*members * whole, *(members[place] for place in drawn)]
         return shown
+
+
+def _mine(batch: Sequence[int], rank: int, world: int) -> list[int]:
+    """What this process takes of a batch: its share, or an item that is not counted."""
+    return share(batch, rank, world) or [~batch[0]]
 
 
 def _shares(weights: Sequence[float]) -> list[tuple[list[int], int, int]]:
@@ -97,6 +109,8 @@ class EncodedItems(Dataset[Encoded]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Encoded:
+        if index < 0:
+            return replace(self[~index], counted=False)
         if index in self.kept:
             return self.kept[index]
         example = self.encode(self.items[index])
@@ -126,6 +140,7 @@ class DataModule(L.LightningDataModule):
         seed: draws the order of the training items.
         workers: processes that load images.
         cache_mb: memory for encoded training examples.
+        rank: of this process among `world`, which share every batch and the items to answer.
     """
 
     def __init__(
@@ -142,15 +157,19 @@ class DataModule(L.LightningDataModule):
         seed: int,
         workers: int,
         cache_mb: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         super().__init__()
         self.train = EncodedItems(train, encode, cache_mb)
         self.val = EncodedItems(val, encode, cache_mb)
-        self.predict = predict
+        self.rank = rank
+        self.world = world
+        self.predict = even_share(predict, rank, world)
         self.collate = partial(collate, pad_id=pad_id)
         self.batch_size = batch_size
         self.predict_batch_size = predict_batch_size
-        self.batches = ShuffledBatches([1.0] * len(train) if weights is None else weights, batch_size, seed)
+        self.batches = ShuffledBatches([1.0] * len(train) if weights is None else weights, batch_size, seed, rank, world)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -161,10 +180,12 @@ class DataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation item once, in order."""
-        return DataLoader(self.val, batch_size=self.batch_size, collate_fn=self.collate, num_workers=0)
+        items, size = range(len(self.val)), self.batch_size * self.world
+        batches = [_mine(items[start : start + size], self.rank, self.world) for start in range(0, len(items), size)]
+        return DataLoader(self.val, batch_sampler=batches, collate_fn=self.collate, num_workers=0)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Every item to answer once, in order; a batch is a list of items."""
+        """This process's items to answer, in order; a batch is a list of items. `biqa.data.shares.merged` puts the answers of all in order."""
         return DataLoader(self.predict, batch_size=self.predict_batch_size, collate_fn=list, num_workers=0)  # pyright: ignore[reportArgumentType]
 
     def transfer_batch_to_device(self, batch: Batch | list[Item], device: torch.device, dataloader_idx: int) -> Batch | list[Item]:
@@ -178,8 +199,18 @@ class DataModule(L.LightningDataModule):
         epochs: Any = loop.epoch_progress.current  # Lightning's annotations leave out `processed` and `started`
         batches: Any = loop.epoch_loop.batch_progress.current
         done = batches.processed % len(self.batches)
-        return {"epoch": epochs.processed if done == 0 else epochs.started - 1, "start": done}
+        return {"epoch": epochs.processed if done == 0 else epochs.started - 1, "start": done, "batch": self.batches.batch_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on there."""
+        """Go on there.
+
+        Raises:
+            IncompatibleChoice: a step has another number of images now, as with another number of devices.
+        """
+        before, now = state_dict.get("batch", self.batches.batch_size), self.batches.batch_size
+        if before != now:
+            raise IncompatibleChoice(
+                f"The checkpoint is of a run with {before} images a step over all devices; here they are {now}. "
+                f"Go on with as many devices as before (trainer.devices, trainer.nodes), or start again with overwrite=true."
+            )
         self.batches.epoch, self.batches.start = state_dict["epoch"], state_dict["start"]

@@ -1,8 +1,10 @@
 """Which weights learn, and how weights are written and read back: safetensors only, in formats that transformers and PEFT load without biqa."""
 
-import json
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +14,89 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.models.base import fingerprint
+from biqa.models.peft_format import is_adapted, read_adapter, write_adapter
+from biqa.models.precision import learn_in_float32, projector_modules
+from biqa.models.quantization import is_packed
+from biqa.models.sharding import whole_weights
 from biqa.models.vlm import VLM, text_weights
 
-PEFT_PREFIX = "base_model.model."
 
-
-def adapt(vlm: VLM, *, kind: str, rank: int, alpha: int, dropout: float, targets: str | None, freeze: str | None) -> None:
-    """Choose the weights that learn, in place.
+def adapt(
+    vlm: VLM,
+    *,
+    kind: str,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    targets: str | None,
+    freeze: str | None,
+    frozen: Sequence[str] = (),
+    projector: bool = False,
+    tower: bool = False,
+) -> None:
+    """Choose the weights that learn, in place. They are float32, whatever the model has been loaded in.
 
     Args:
-        kind: "full" (every weight) or "lora" (low-rank updates of the decoder's linear layers, Hu et al. 2021).
+        kind: "full" (every weight) or "lora" (low-rank updates of linear layers, Hu et al. 2021).
         rank: rank of the update; it is scaled by `alpha` / `rank`; `dropout` acts on its input.
-        targets: regular expression over whole module names; None: every linear layer inside a decoder block. Never the tower.
+        targets: for "lora", regular expression over whole names of modules, of which those of the decoder count; None: every linear layer inside its
+            blocks.
         freeze: for "full", regular expression searched in parameter names; what matches stays as it is.
+        frozen: for "full", parts that stay as they are: "tower", "projector", "decoder".
+        projector: for "lora", whether the projector learns too, whole.
+        tower: for "lora", whether the linear layers of the tower's blocks get updates too. A decoder alone has neither.
 
     Raises:
-        IncompatibleChoice: `freeze` leaves nothing to learn, or `targets` matches nothing.
+        IncompatibleChoice: `freeze` and `frozen` leave nothing to learn, or `targets` matches nothing.
     """
     if kind == "full":
         for name, parameter in vlm.backbone.named_parameters():
-            parameter.requires_grad = freeze is None or re.search(freeze, name) is None
+            stays = is_packed(parameter) or vlm.part_of(name) in frozen or (freeze is not None and re.search(freeze, name) is not None)
+            parameter.requires_grad = not stays
         if not any(parameter.requires_grad for parameter in vlm.parameters()):
-            raise IncompatibleChoice(f"tuning.freeze={freeze} matches every parameter: nothing would learn. Choose a narrower expression.")
-        return
+            raise IncompatibleChoice(_nothing_learns(vlm, freeze, frozen))
+    else:
+        _add_lora(vlm, rank, alpha, dropout, targets, projector=projector and vlm.vision, tower=tower and vlm.vision)
+    learn_in_float32(vlm)
+
+
+def _nothing_learns(vlm: VLM, freeze: str | None, frozen: Sequence[str]) -> str:
+    if not frozen:
+        return f"tuning.freeze={freeze} matches every parameter: nothing would learn. Choose a narrower expression."
+    alone = "" if vlm.vision else " This stage runs on the decoder alone."
+    return (
+        f"tuning.frozen=[{','.join(frozen)}] leaves nothing that learns{f' (with tuning.freeze={freeze})' if freeze else ''}.{alone} Take a part out."
+    )
+
+
+def _add_lora(vlm: VLM, rank: int, alpha: int, dropout: float, targets: str | None, *, projector: bool, tower: bool) -> None:
     from peft import LoraConfig, get_peft_model
 
-    pattern = targets or decoder_linears(vlm)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, task_type="CAUSAL_LM")
+    vlm.base = replace(
+        vlm.base, prints=fingerprint(((vlm.whole_name(name), weight) for name, weight in vlm.backbone.named_parameters()), _print_of(vlm))
+    )
+    pattern = decoder_linears(vlm) if targets is None else f"{_in_decoder(vlm)}(?:{targets})"
+    if tower:
+        pattern = f"{pattern}|{tower_linears(vlm)}"
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, task_type="CAUSAL_LM",
+        modules_to_save=projector_modules(vlm) if projector else None,
+    )  # fmt: skip
     try:
         vlm.backbone = get_peft_model(vlm.backbone, config)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     except ValueError as error:
-        raise IncompatibleChoice(f"tuning.targets={pattern}: no module of this model matches the whole expression. {error}") from error
+        raise IncompatibleChoice(f"tuning.targets={targets or pattern}: no module of this model matches the whole expression. {error}") from error
+
+
+def _print_of(vlm: VLM) -> Callable[[str], str]:
+    """The part that a weight counts for in a fingerprint: what a decoder alone has not is apart."""
+
+    def part(name: str) -> str:
+        found = vlm.family.part(name)
+        return f"{found}, for images" if found == "decoder" and vlm.family.text_key(name) is None else found
+
+    return part
 
 
 def decoder_linears(vlm: VLM) -> str:
@@ -51,30 +105,67 @@ def decoder_linears(vlm: VLM) -> str:
     return rf"{re.escape(decoder)}\.layers\.\d+\..*({'|'.join(vlm.family.linears)})"
 
 
-def learning_summary(vlm: VLM) -> str:
-    """One line: what learns, of how much."""
-    total = sum(parameter.numel() for parameter in vlm.parameters())
-    learning = sum(parameter.numel() for parameter in vlm.parameters() if parameter.requires_grad)
-    parts = "decoder alone, no vision tower" if not vlm.vision else "tower, projector and decoder"
-    return f"{type(vlm.model).__name__}: {total:,} parameters ({parts}), of which {learning:,} learn"
+def _in_decoder(vlm: VLM) -> str:
+    """Regular expression of the beginning of a name in the decoder, which takes no letter of it."""
+    if not vlm.vision:
+        return ""
+    others = "|".join(re.escape(module) for module in (vlm.family.tower, *vlm.family.projector))
+    return rf"(?!(?:{others})\.)"
 
 
-def save_weights(vlm: VLM, folder: Path) -> None:
+def tower_linears(vlm: VLM) -> str:
+    """Regular expression of the linear layers inside the tower's blocks; a projector that lies inside the tower is left out."""
+    projectors = "|".join(re.escape(module) for module in vlm.family.projector)
+    return rf"(?!(?:{projectors})\.){re.escape(vlm.family.tower)}\..*\.\d+\..*({'|'.join(vlm.family.tower_linears)})"
+
+
+def save_weights(vlm: VLM, folder: Path, *, write: bool = True) -> None:
     """Write what was learnt below `folder`: `adapter/` (PEFT's format) or `model/` (transformers' format, with the processor).
 
-    Written under a temporary name, then renamed.
+    Written under a temporary name, then renamed. Of weights that are divided among processes, each process must help: `write` is on in one.
     """
-    target = folder / ("adapter" if _is_adapted(vlm) else "model")
+    options: dict[str, Any] = {"state_dict": _whole_state(vlm, keep=write)} if vlm.sharded else {}
+    if not write:
+        return
+    disable_progress_bar()
+    with _whole_or_not_at_all(folder / ("adapter" if is_adapted(vlm) else "model")) as place:
+        if is_adapted(vlm):
+            write_adapter(vlm, place, **options)
+        else:
+            # the names of the running model, not those of checkpoints of years ago: what load_weights reads back without transformers' renaming
+            vlm.backbone.save_pretrained(place, save_original_format=False, **options)
+            vlm.processor.save_pretrained(place)
+
+
+def save_merged(vlm: VLM, folder: Path) -> None:
+    """Write base and adapter as one model, with its processor, in the type that the base was loaded in: what transformers loads by itself.
+
+    The VLM is of no use afterwards. Its base must not be packed: what is added to packed weights is rounded to their few bits.
+    """
+    assert not any(is_packed(weight) for weight in vlm.parameters()), "load the base without quantization to merge into it"
+    backbone: Any = vlm.backbone
+    dtype = vlm.model.get_input_embeddings().weight.dtype
+    merged = backbone.merge_and_unload().to(dtype)
+    disable_progress_bar()
+    with _whole_or_not_at_all(folder) as place:
+        merged.save_pretrained(place, save_original_format=False)
+        vlm.processor.save_pretrained(place)
+
+
+@contextmanager
+def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
+    """A folder under a temporary name, which takes the place of `target` once it is written."""
     temporary = target.with_name(target.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    # the names of the running model, not those of checkpoints of years ago: what load_weights reads back without transformers' renaming
-    disable_progress_bar()
-    options: dict[str, Any] = {} if _is_adapted(vlm) else {"save_original_format": False}
-    vlm.backbone.save_pretrained(temporary, **options)
-    if target.name == "model":
-        vlm.processor.save_pretrained(temporary)
+    yield temporary
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
+
+
+def _whole_state(vlm: VLM, *, keep: bool) -> dict[str, Tensor]:
+    """Weights to save out of divided ones: of an adapter those that learn, else all."""
+    state = vlm.backbone.state_dict(keep_vars=True)
+    return whole_weights(((name, value) for name, value in state.items() if value.requires_grad or not is_adapted(vlm)), keep=keep)
 
 
 def load_weights(vlm: VLM, folder: Path) -> None:
@@ -86,7 +177,7 @@ def load_weights(vlm: VLM, folder: Path) -> None:
         RunNotFound: the folder holds no weights, or damaged ones.
         IncompatibleChoice: they do not fit; the message names the first keys that differ.
     """
-    adapted = _is_adapted(vlm)
+    adapted = is_adapted(vlm)
     source = folder / ("adapter" if adapted else "model")
     files = sorted(source.glob("*.safetensors"))
     if not files:
@@ -100,19 +191,17 @@ def load_weights(vlm: VLM, folder: Path) -> None:
         except SafetensorError as error:
             raise RunNotFound(f"{file}: damaged ({error}). Run that run again with overwrite=true.") from error
     if adapted:
-        _load_adapter(vlm, state, source)
+        read_adapter(vlm, state, source)
         return
     if not vlm.vision and any(vlm.family.text_key(key) is None for key in state):
         state = text_weights(state, vlm.family)
     _load_all(vlm, state, source)
 
 
-def _is_adapted(vlm: VLM) -> bool:
-    return hasattr(vlm.backbone, "peft_config")
-
-
 def _load_all(vlm: VLM, state: dict[str, Tensor], source: Path) -> None:
     wanted = vlm.backbone.state_dict()
+    # of weights that are one, such as tied embeddings, a file holds one
+    state = {**{alias: state[name] for alias, name in vlm.model.all_tied_weights_keys.items() if name in state}, **state}
     wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape] + [key for key in state if key not in wanted]
     if wrong:
         raise IncompatibleChoice(
@@ -120,25 +209,3 @@ def _load_all(vlm: VLM, state: dict[str, Tensor], source: Path) -> None:
             f"Start from a run with the same model= options."
         )
     vlm.backbone.load_state_dict(state)
-
-
-def _load_adapter(vlm: VLM, state: dict[str, Tensor], source: Path) -> None:
-    from peft import set_peft_model_state_dict
-
-    if not vlm.vision:
-        named = {key: vlm.family.text_key(key.removeprefix(PEFT_PREFIX)) for key in state}
-        state = {PEFT_PREFIX + name: value for key, value in state.items() if (name := named[key]) is not None}
-    try:
-        result = set_peft_model_state_dict(vlm.backbone, state)
-    except RuntimeError as error:
-        raise IncompatibleChoice(f"{source}: the adapter does not fit this model. Use the tuning= options of that run. {error}") from error
-    if result.unexpected_keys:
-        first = result.unexpected_keys[0]
-        raise IncompatibleChoice(
-            f"{source}: the adapter has weights that this model has no place for, first {first}. Use the tuning= options of that run."
-        )
-
-
-def base_of_adapter(folder: Path) -> dict[str, object]:
-    """What PEFT recorded beside an adapter: adapter_config.json as a dictionary."""
-    return json.loads((folder / "adapter" / "adapter_config.json").read_text())

@@ -2,6 +2,7 @@
 architectures.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,11 @@ from biqa.errors import IncompatibleChoice
 
 ANY_SIZE = ("dinov2", "dinov2_with_registers")
 """Towers that take pictures of any size."""
+BEFORE_PATCHES: dict[str, Callable[[Any], int]] = {
+    "clip_vision_model": lambda vision: 1, "siglip_vision_model": lambda vision: 0,
+    "dinov2": lambda vision: 1, "dinov2_with_registers": lambda vision: 1 + vision.num_register_tokens,
+}  # fmt: skip
+"""LLaVA's towers: tokens of a class and the like that each puts before those of the patches."""
 LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -29,7 +35,9 @@ def within(tokenizer: Any, text: str, before: str = "1") -> list[int]:  # noqa: 
 
 
 def _text_config(config: Any) -> Any:  # noqa: ANN401 (each family has a config class of its own)
-    return config.get_text_config()
+    text = copy.deepcopy(config.get_text_config())
+    text.tie_word_embeddings = config.tie_word_embeddings  # what counts in the whole model
+    return text
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,16 @@ class Family:
     """What the tower needs of what the image processor makes."""
     image_options: tuple[tuple[str, Any], ...] = ()
     """Settings of the image processor that this family's own processor would add."""
-    fewer: Callable[[Any, int], dict[str, Any]] | None = None
-    """(model config, number) -> settings of the image processor with which an image takes at most so many visual tokens; None: that is fixed."""
+    fewer: Callable[[Any, Any, int], dict[str, Any]] | None = None
+    """(model config, image processor, number) -> settings with which an image takes at most so many visual tokens, and never more than without them.
+
+    None: the number is fixed."""
     tiles: bool = False
     """Whether the image processor puts the tiles of an image on an axis of their own, which the model wants back."""
     positions_in_space: bool = False
     """Whether visual tokens have positions in rows and columns (M-RoPE, arXiv 2409.12191 section 2.1), so that text after an image goes on early."""
+    first_type: bool = False
+    """Whether transformers gives visual tokens the type of the model's first weight, whatever that of the other tokens is."""
     visual: str | None = None
     """Regular expression of weights inside the decoder that only visual tokens use: a decoder alone has none of them."""
     stored: tuple[tuple[str, str], ...] = ()
@@ -85,6 +97,10 @@ class Family:
             return "model." + key.removeprefix(self.decoder + ".")
         return key if key.startswith(self.head + ".") else None
 
+    def whole_key(self, key: str) -> str:
+        """Name in the whole model of a weight or module of the decoder-only class: the inverse of `text_key`."""
+        return f"{self.decoder}.{key.removeprefix('model.')}" if key.startswith("model.") else key
+
     def renamed(self) -> dict[str, str]:
         """Names of weights in a checkpoint of the whole model -> those of the decoder alone, as regular expressions."""
         return {**dict(self.stored), rf"^{re.escape(self.decoder)}\.": "model."}
@@ -105,8 +121,15 @@ def _inside(key: str, modules: tuple[str, ...]) -> bool:
 def _patches(config: Any, made: Mapping[str, Any], token: str) -> str:  # noqa: ANN401
     height, width = made["pixel_values"].shape[-2:]
     patch = config.vision_config.patch_size
-    whole = getattr(config, "vision_feature_select_strategy", "default") == "full"  # with the tower's class token
-    return token * ((height // patch) * (width // patch) + whole)
+    return token * ((height // patch) * (width // patch) + _others(config))
+
+
+def _others(config: Any) -> int:  # noqa: ANN401
+    """Visual tokens of LLaVA that are no patches."""
+    kind = config.vision_config.model_type
+    if kind not in BEFORE_PATCHES:
+        raise IncompatibleChoice(f"a LLaVA with a tower of type {kind} is not known: choose a checkpoint with one of {', '.join(BEFORE_PATCHES)}.")
+    return BEFORE_PATCHES[kind](config.vision_config) - (config.vision_feature_select_strategy == "default")
 
 
 def _merged_patches(config: Any, made: Mapping[str, Any], token: str) -> str:  # noqa: ANN401
@@ -114,46 +137,57 @@ def _merged_patches(config: Any, made: Mapping[str, Any], token: str) -> str:  #
 
 
 def _tiles_in_a_frame(config: Any, made: Mapping[str, Any], token: str) -> str:  # noqa: ANN401
-    return f"<img>{token * (config.image_seq_length * len(made['pixel_values']))}</img>"
+    tiles, _, height, width = made["pixel_values"].shape
+    patch = config.vision_config.patch_size
+    return f"<img>{token * (tiles * int((height // patch[0]) * (width // patch[1]) * config.downsample_ratio**2))}</img>"
 
 
 def _named_tiles(config: Any, made: Mapping[str, Any], token: str) -> str:  # noqa: ANN401
     """Rows of tiles, each with its row and column, then the whole image in small."""
     frame = "<fake_token_around_image>"
-    tile = token * _tokens_a_tile(config)
+    tile = token * _tokens_a_tile(config, made["pixel_values"].shape[-1])
     rows, columns = int(made["rows"][0][0]), int(made["cols"][0][0])
     grid = "".join("".join(f"{frame}<row_{r + 1}_col_{c + 1}>{tile}" for c in range(columns)) + "\n" for r in range(rows))
     return f"{grid}{chr(10) * bool(grid)}{frame}<global-img>{tile}{frame}"
 
 
-def _smaller_square(config: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
+def _smaller_square(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
     """A smaller picture, for towers that stretch their positions over any size."""
     vision = config.vision_config
     if vision.model_type not in ANY_SIZE:
+        if tokens >= (fixed := (vision.image_size // vision.patch_size) ** 2 + _others(config)):
+            return {}
         raise IncompatibleChoice(
             f"model.visual_tokens={tokens}: a tower of type {vision.model_type} takes {vision.image_size} x {vision.image_size} pixels only, "
-            f"{(vision.image_size // vision.patch_size) ** 2} tokens. Leave it out, or choose a checkpoint with a tower of {' or '.join(ANY_SIZE)}."
+            f"{fixed} tokens. Leave it out, or choose a checkpoint with a tower of {' or '.join(ANY_SIZE)}."
         )
-    side = vision.patch_size * math.isqrt(tokens)
+    if tokens <= _others(config):
+        raise IncompatibleChoice(
+            f"model.visual_tokens={tokens}: an image takes at least {_others(config) + 1} tokens in this model. Choose that or more."
+        )
+    side = min(vision.patch_size * math.isqrt(tokens - _others(config)), images.crop_size.height)
     return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
-def _fewer_pixels(config: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
+def _fewer_pixels(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
+    """A smaller area. An image of more than `tokens` times its width takes more: a row of patches is the least there is."""
     vision = config.vision_config
     pixels = (vision.patch_size * vision.spatial_merge_size) ** 2
-    return {"size": {"shortest_edge": min(4, tokens) * pixels, "longest_edge": tokens * pixels}}
+    least = max(1, min(4, tokens // 4))  # what small images are enlarged to: rounded up to whole patches, it must stay below the most
+    return {"size": {"shortest_edge": least * pixels, "longest_edge": min(tokens * pixels, images.size.longest_edge)}}
 
 
-def _fewer_tiles(config: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
+def _fewer_tiles(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
     """Tiles and a small copy of the whole image, or that alone."""
     tiles = _tiles_for(tokens, config.image_seq_length)
-    return {"crop_to_patches": tiles > 2, "max_patches": max(1, tiles - 1)}  # two: a tile and its copy
+    return {"crop_to_patches": tiles > 2, "max_patches": max(1, min(tiles - 1, images.max_patches))}  # two: a tile and its copy
 
 
-def _smaller_grid(config: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
+def _smaller_grid(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
     """A square grid of tiles and a small copy of the whole image, or that alone."""
-    side = math.isqrt(_tiles_for(tokens, _tokens_a_tile(config)) - 1)
-    return {"do_image_splitting": side > 1, **({"size": {"longest_edge": side * config.vision_config.image_size}} if side > 1 else {})}
+    tile = images.max_image_size["longest_edge"]
+    side = min(math.isqrt(_tiles_for(tokens, _tokens_a_tile(config, tile)) - 1), images.size.longest_edge // tile)
+    return {"do_image_splitting": side > 1, **({"size": {"longest_edge": side * tile}} if side > 1 else {})}
 
 
 def _tiles_for(tokens: int, tile: int) -> int:
@@ -162,8 +196,8 @@ def _tiles_for(tokens: int, tile: int) -> int:
     return tokens // tile
 
 
-def _tokens_a_tile(config: Any) -> int:  # noqa: ANN401
-    return int((config.vision_config.image_size // config.vision_config.patch_size) ** 2 / config.scale_factor**2)
+def _tokens_a_tile(config: Any, pixels: int) -> int:  # noqa: ANN401
+    return (pixels // config.vision_config.patch_size) ** 2 // config.scale_factor**2
 
 
 def _qwen2_decoder(config: Any) -> Qwen2Config:  # noqa: ANN401
@@ -220,7 +254,7 @@ IDEFICS3 = Family(
     tiles=True,
 )
 
-SMOLVLM = Family(**{**vars(IDEFICS3), "name": "smolvlm"})
+SMOLVLM = Family(**{**vars(IDEFICS3), "name": "smolvlm", "first_type": True})
 
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",

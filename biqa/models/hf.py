@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.models.base import Base
 from biqa.models.families import FAMILIES, Family
 from biqa.models.hub import checkpoint_folder
 from biqa.models.processing import Processor
+from biqa.models.quantization import Quantization, packing_options, stay_trainable
 from biqa.models.vlm import VLM
 
 
@@ -27,9 +30,10 @@ def build_hf(
     dtype: str,
     attention: str,
     visual_tokens: int | None,
-    image: Mapping[str, Any],
+    image: Mapping[str, Any] | None,
     vision: bool,
     seed: int,
+    quantization: Quantization | None = None,
 ) -> VLM:
     """The model of a checkpoint and its processor.
 
@@ -40,9 +44,10 @@ def build_hf(
         dtype: of the weights that do not learn, torch's name.
         attention: attention implementation of transformers.
         visual_tokens: at most so many an image; None: as the checkpoint has it.
-        image: settings of the image processor that replace the checkpoint's.
+        image: settings of the image processor that replace the checkpoint's; None: no such.
         vision: False builds the decoder alone; tower and projector are not read.
         seed: unused: nothing here is random.
+        quantization: of the decoder's linear layers; None: as they are.
 
     Raises:
         RunNotFound: no checkpoint there, or a damaged one.
@@ -52,14 +57,13 @@ def build_hf(
         raise IncompatibleChoice("this model needs a checkpoint: model.id=FOLDER, or its name on the hub such as HuggingFaceTB/SmolVLM-Instruct.")
     folder = checkpoint_folder(id, "model.id", revision=revision)
     found = family_of(folder, family)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    fewer = {}
-    if visual_tokens is not None:
-        assert found.fewer is not None, found.name
-        fewer = found.fewer(config, visual_tokens)
-    processor = Processor(folder, config.image_token_id, {**fewer, **image})
-    backbone = load(folder, found, config, dtype=getattr(torch, dtype), attention=attention, vision=vision)
-    return VLM(backbone, processor, found, vision=vision)
+    config = _config(folder)
+    processor = Processor(folder, config.image_token_id)
+    fewer = {} if visual_tokens is None or found.fewer is None else found.fewer(config, processor.image_processor, visual_tokens)
+    processor.set_image_options({**fewer, **(image or {})})
+    found.placeholder(config, processor.tried({**dict(found.image_options), **processor.image_options}), "")  # what is unknown ends here, not later
+    backbone = load(folder, found, config, dtype=getattr(torch, dtype), attention=attention, vision=vision, quantization=quantization)
+    return VLM(backbone, processor, found, vision=vision, base=Base.of(id, folder))
 
 
 def family_of(folder: Path, wanted: str | None) -> Family:
@@ -74,8 +78,8 @@ def family_of(folder: Path, wanted: str | None) -> Family:
         raise RunNotFound(f"{file}: not there. Name the folder of a checkpoint.")
     try:
         kind = json.loads(file.read_text()).get("model_type")
-    except ValueError as error:
-        raise RunNotFound(f"{file}: no JSON ({error}). Download the checkpoint again.") from error
+    except (ValueError, AttributeError) as error:  # AttributeError: a list
+        raise RunNotFound(f"{file}: no JSON object ({error}). Download the checkpoint again.") from error
     if kind == "mplug_owl2":
         raise IncompatibleChoice(f"{file}: a model of type {kind}. Choose model=owl2 model.path={folder}.")
     if kind not in FAMILIES:
@@ -87,7 +91,24 @@ def family_of(folder: Path, wanted: str | None) -> Family:
     return FAMILIES[kind]
 
 
-def load(folder: Path, family: Family, config: Any, *, dtype: torch.dtype, attention: str, vision: bool, **options: Any) -> Any:  # noqa: ANN401
+def _config(folder: Path) -> Any:  # noqa: ANN401 (each family has a class of its own)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        told = " ".join(str(error).split())
+        raise RunNotFound(f"{folder / 'config.json'}: transformers cannot read it: {told}. Download the checkpoint again.") from error
+
+
+def load(
+    folder: Path,
+    family: Family,
+    config: Any,  # noqa: ANN401 (each family has a class of its own)
+    *,
+    dtype: torch.dtype,
+    attention: str,
+    vision: bool,
+    quantization: Quantization | None = None,
+) -> Any:  # noqa: ANN401
     """The model of a checkpoint in training mode, as models made from a config are: what transformers loads comes in the other one.
 
     Raises:
@@ -95,24 +116,27 @@ def load(folder: Path, family: Family, config: Any, *, dtype: torch.dtype, atten
         IncompatibleChoice: they do not fit config.json; the message names the first that do not.
     """
     kind: Any = AutoModelForImageTextToText if vision else AutoModelForCausalLM
+    options = packing_options(quantization, family, dtype)
     if not vision:
         config = family.text_config(config)
         options["key_mapping"] = family.renamed()
     try:
         with _silent():
             model, report = kind.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, output_loading_info=True, **options
-            )
+                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
     except (OSError, SafetensorError) as error:
         raise RunNotFound(f"{folder}: its weights cannot be read: {str(error).splitlines()[0]}. Download the checkpoint again.") from error
     except (ImportError, ValueError) as error:
         raise IncompatibleChoice(f"{folder}: transformers refuses it: {str(error).splitlines()[0]}") from error
     unknown = [key for key in report["unexpected_keys"] if vision or family.text_key(key) is not None]
-    if wrong := [*report["missing_keys"], *report["mismatched_keys"], *unknown]:
+    if wrong := [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"]), *unknown]:
         raise IncompatibleChoice(
-            f"{folder}: {len(wrong)} weights are missing, misshaped or unknown, first {', '.join(map(str, wrong[:3]))}. "
+            f"{folder}: {len(wrong)} weights are missing, misshaped or unknown, first {', '.join(wrong[:3])}. "
             f"Download the checkpoint again, or mend config.json."
         )
+    stay_trainable(model)
     model.generation_config = GenerationConfig.from_model_config(model.config)
     return model.train()
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from biqa.models.vlm import VLM, Memory, Prompt
@@ -60,8 +61,13 @@ def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device) ->
     for row, prompt in enumerate(prompts):
         ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
         mask[row, length - len(prompt.ids) :] = 1
-    seen = {name: torch.cat([prompt.image[name] for prompt in prompts]).to(device) for name in prompts[0].image}
-    return ids.to(device), mask.to(device), {name: value.float() if value.is_floating_point() else value for name, value in seen.items()}
+    seen = {name: torch.cat([_widened(prompt.image[name]) for prompt in prompts]).to(device) for name in prompts[0].image}
+    return ids.to(device), mask.to(device), seen
+
+
+def _widened(value: Tensor) -> Tensor:
+    """Prepared images are kept as float16, which autocast to bfloat16 does not take."""
+    return value.float() if value.is_floating_point() else value
 
 
 @torch.no_grad()
@@ -111,7 +117,7 @@ def sample(
             said = alive & (written[:, -len(stem_ids) :] == stem_ids).all(-1)
             lengths = torch.where(said, step + 1 - len(stem_ids), lengths)
             alive = alive & ~said
-        if not alive.any():
+        if not _goes_on(alive, vlm.sharded):
             break
         mask = torch.cat([mask, alive[:, None].to(mask)], 1)
         hidden = vlm.hidden(written[:, -1:], mask, memory=memory)[:, -1]
@@ -123,6 +129,14 @@ def sample(
     rows = [written[row, :length].tolist() for row, length in enumerate(lengths.tolist())]
     texts = [vlm.text(row) for row in rows]
     return SampledTexts([texts[start : start + queries] for start in range(0, len(texts), queries)], probabilities)
+
+
+def _goes_on(alive: Tensor, together: bool) -> bool:
+    """Whether a row has not ended: here, or in any process where they hold the weights together and must take the same number of steps."""
+    flag = alive.any().int()
+    if together:
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
 
 
 def _after_stem(vlm: VLM, memory: Memory, prompt_mask: Tensor, lengths: Tensor, stem_ids: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from biqa.language import features, prompts
 from biqa.language.levels import LEVELS
 from biqa.models.families import LLAVA
+from biqa.models.hf import load
+from biqa.models.quantization import Quantization, packed
 from biqa.models.vlm import VLM, decoder_of
 
 BLOCK = 8
@@ -153,6 +155,7 @@ def build_tiny(
     attention: str,
     vision: bool,
     seed: int,
+    quantization: Quantization | None = None,
 ) -> VLM:
     """The tiny model with random weights drawn from `seed`: the same seed gives the same base, with or without the tower.
 
@@ -163,6 +166,8 @@ def build_tiny(
         vocabulary: at most so many tokens.
         attention: attention implementation of transformers ("sdpa", "eager").
         vision: False builds the decoder alone: what quality inference runs on.
+        seed: draws the weights.
+        quantization: of the decoder's linear layers; None: as they are.
     """
     from transformers import LlavaProcessor
 
@@ -198,4 +203,7 @@ def build_tiny(
         backbone = LlavaForConditionalGeneration(config)
         # CLIP's own start (std 0.02 / width) is made for pretraining at scale; the patch embedding of a shallow tower wants unit-scale outputs
         torch.nn.init.normal_(backbone.model.vision_tower.embeddings.patch_embedding.weight, std=CHANNELS**-0.5)
-    return VLM(backbone if vision else decoder_of(backbone, LLAVA), processor, LLAVA, vision=vision)
+    if quantization is None:
+        return VLM(backbone if vision else decoder_of(backbone, LLAVA), processor, LLAVA, vision=vision)
+    how: dict[str, Any] = {"dtype": torch.float32, "attention": attention, "vision": vision, "quantization": quantization}
+    return VLM(packed(backbone, lambda folder: load(folder, LLAVA, config, **how)), processor, LLAVA, vision=vision)

@@ -13,12 +13,15 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from biqa.errors import IncompatibleChoice
+from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.language.levels import LEVELS
+from biqa.models.base import RANDOM, Base
 from biqa.models.families import Family, within
 
-
 T = TypeVar("T")
+
+PEFT_PREFIX = "base_model.model."
+"""What names of weights begin with once PEFT has added its own."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,20 @@ class VLM(nn.Module):
         processor: its processor: chat template, tokenizer, image processor (`biqa.models.processing.Processor` or one of transformers).
         family: where the parts are.
         vision: whether the tower is there. Without it any image is refused.
+        base: where its weights come from.
 
     Attributes:
         sharded: whether the weights are divided among processes, which then must take the same number of forward passes.
     """
 
-    def __init__(self, backbone: PreTrainedModel, processor: Any, family: Family, vision: bool) -> None:  # noqa: ANN401
+    def __init__(self, backbone: PreTrainedModel, processor: Any, family: Family, vision: bool, base: Base = RANDOM) -> None:  # noqa: ANN401
         super().__init__()
         self.backbone = backbone
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
         self.family = family
         self.vision = vision
+        self.base = base
         self.sharded = False
         self.image_options = {**dict(family.image_options), **getattr(processor, "image_options", {})}
         self.pad_id: int = self.tokenizer.pad_token_id
@@ -127,11 +132,16 @@ class VLM(nn.Module):
 
         Raises:
             AssertionError: an image for a model that was built without its tower.
+            BadRecord: the family's image processor takes no image of that shape.
         """
         if image is None:
             return Prompt(self._question_ids(question))
         assert self.vision, "this model was built without its vision tower: it cannot take an image"
-        made = self.processor.image_processor(images=[image], return_tensors="pt", **self.image_options)
+        try:
+            made = self.processor.image_processor(images=[image], return_tensors="pt", **self.image_options)
+        except ValueError as error:  # a strip of pixels
+            shape = f"{image.width} x {image.height}"
+            raise BadRecord(f"an image of {shape} pixels: {error}. Take it out of the data, or choose another model.") from error
         return Prompt(
             self._question_ids(question, self.family.placeholder(self.model.config, made, self.processor.image_token)), self.family.seen(made)
         )
@@ -153,6 +163,17 @@ class VLM(nn.Module):
     def visual_tokens(self, prompt: Prompt) -> int:
         """Positions that the image takes in a prompt."""
         return prompt.ids.count(self.model.config.image_token_id)
+
+    # names
+
+    def whole_name(self, name: str) -> str:
+        """Name in the whole model, without what PEFT puts around it, of a module or weight of the backbone."""
+        name = name.removeprefix(PEFT_PREFIX)
+        return name if self.vision else self.family.whole_key(name)
+
+    def part_of(self, name: str) -> str:
+        """Which part a weight of the backbone belongs to, by its name there: "tower", "projector" or "decoder" (with its head)."""
+        return self.family.part(self.whole_name(name))
 
     # numbers
 
@@ -222,8 +243,14 @@ class VLM(nn.Module):
         return self.model.get_output_embeddings()(hidden).float()
 
     def level_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of the first tokens of the five level words, worst first: [..., D] -> [..., 5] in float32."""
-        return self.logits(hidden)[..., self.level_ids]
+        """Logits of the first tokens of the five level words, worst first: [..., D] -> [..., 5].
+
+        Computed in float32 whatever the weights are: bfloat16 knows logits around 20 in steps of an eighth, so that scores would tie.
+        """
+        head = self.model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[self.level_ids].float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), head.weight[self.level_ids].float(), bias)
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ SCHEMA = 1
 KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versions", "git_commit", "hardware", "seconds")
 """What a result holds, in the order it is written:
 
-- `run`: name, and the choices model, stage, data, descriptions, tuning; `seed`;
+- `run`: name, and the choices model, stage, data, descriptions, tuning, quantization; `seed`;
 - `metrics`: {data set: {metric: {"value", "low", "high"}}}, NaN where undefined (null in the file);
 - `sampling`: repeats (N), temperature (T), top_p; `data`: {data set: {"images" (answered), "trained_on"
   (training images; 0: none), "fingerprint", "stand_in", "skipped", "notes"}};

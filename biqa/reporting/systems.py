@@ -27,6 +27,7 @@ class System:
     stage: str
     model: str
     tuning: str
+    """With the quantization of the base, where there is one."""
     descriptions: str
     data: str
     """The choice of data, or "" where runs on several data sets form one row."""
@@ -156,7 +157,8 @@ def _key(run: FoundRun, *, ignore_data: bool) -> Key:
     """Stage, model, tuning, descriptions, training text of stage 2, data."""
     choices = run.result["run"]
     text = run.result["config"].get("stage", {}).get("descriptions", "") if choices["stage"] == "inference" else ""
-    return choices["stage"], choices["model"], choices["tuning"], choices["descriptions"], text, "" if ignore_data else choices["data"]
+    tuning = " ".join([choices["tuning"], *([packed] if (packed := choices.get("quantization", "none")) != "none" else [])])
+    return choices["stage"], choices["model"], tuning, choices["descriptions"], text, "" if ignore_data else choices["data"]
 
 
 def _clashes(runs: Sequence[FoundRun], *, ignore_data: bool) -> list[tuple[FoundRun, FoundRun]]:

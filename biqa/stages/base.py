@@ -12,9 +12,12 @@ from torchmetrics import MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 from biqa.data.collate import IGNORED, Batch, Encoded
 from biqa.data.images import image_of
 from biqa.data.module import Item
+from biqa.data.shares import merged
 from biqa.models.sampling import uniforms
+from biqa.models.sharding import shard
 from biqa.models.vlm import VLM, Prompt
 from biqa.stages.losses import answer_loss, level_loss
+from biqa.stages.together import gathered, weight_of_means, world
 
 Row = dict[str, Any]
 
@@ -24,7 +27,7 @@ class StageModule(L.LightningModule):
 
     Args:
         vlm: the model to tune.
-        lr: peak learning rate; `weight_decay` AdamW's, on matrices only.
+        lr: peak learning rate; `projector_lr` that of the projector (None: the same); `weight_decay` AdamW's, on matrices only.
         warmup: share of `total_steps` over which the rate rises linearly; then it falls along a cosine to zero.
         total_steps: optimiser steps of the whole run.
         repeats: N sampled queries an image; `temperature` and `top_p` how they are drawn; `max_new_tokens` where a description is cut.
@@ -36,6 +39,7 @@ class StageModule(L.LightningModule):
         vlm: VLM,
         *,
         lr: float,
+        projector_lr: float | None = None,
         weight_decay: float,
         warmup: float,
         total_steps: int,
@@ -48,6 +52,7 @@ class StageModule(L.LightningModule):
         super().__init__()
         self.vlm = vlm
         self.lr = lr
+        self.projector_lr = projector_lr
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.total_steps = total_steps
@@ -58,7 +63,11 @@ class StageModule(L.LightningModule):
         self.seed = seed
         self.level_weight = 1.0
         self.strict_loading = False  # a checkpoint holds what learns, and no more
-        self.correlations = MetricCollection({"srcc": SpearmanCorrCoef(), "plcc": PearsonCorrCoef()}, prefix="val/")
+        # every process has all scores when they are computed: see on_validation_epoch_end
+        alone: dict[str, Any] = {"sync_on_compute": False}
+        self.correlations = MetricCollection({"srcc": SpearmanCorrCoef(**alone), "plcc": PearsonCorrCoef(**alone)}, prefix="val/")
+        self.scored: list[tuple[list[float], list[float]]] = []
+        """Predicted scores and qualities of this process's share of each validation batch."""
 
     def encode(self, item: Item) -> Encoded:
         """The example that this stage learns from an item."""
@@ -81,39 +90,77 @@ class StageModule(L.LightningModule):
         """The stage's loss, and the level logits [B, 5] where the answer has a level.
 
         Hidden states are gathered at supervised positions before the output head: the memory of the logits does not grow with the prompt.
+        Of a batch that several processes share, the mean of their losses is the loss of the whole: so are the gradients.
         """
+        of_answer, of_level = self.weights_of_terms(batch)
         hidden = self.vlm.hidden(batch.input_ids, batch.attention_mask, image=batch.image)
         supervised = batch.labels != IGNORED
-        loss = answer_loss(self.vlm.logits(hidden[supervised]), batch.labels[supervised])
+        loss = of_answer * answer_loss(self.vlm.logits(hidden[supervised]), batch.labels[supervised])
         if batch.level_position[0] < 0:
             return loss, None
         rows = torch.arange(len(hidden), device=hidden.device)
         logits = self.vlm.logits(hidden[rows, batch.level_position])
-        loss = loss + self.level_weight * level_loss(logits, self.vlm.level_ids, batch.level_target)
+        loss = loss + self.level_weight * of_level * level_loss(logits, self.vlm.level_ids, batch.level_target)
         return loss, logits[:, self.vlm.level_ids]
 
+    def weights_of_terms(self, batch: Batch) -> tuple[float | Tensor, float | Tensor]:
+        """By how much to scale this process's mean over tokens and its mean over images, so that the processes' mean is that of the whole batch."""
+        if world() == 1:
+            return 1.0, 1.0
+        tokens = (batch.labels != IGNORED).sum()
+        counts = torch.stack([tokens, tokens.new_tensor(len(batch.examples))]) * batch.counted
+        of_answer, of_level = weight_of_means(counts.float())
+        return of_answer, of_level
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step."""
-        loss, _ = self.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.input_ids))
+        """One step. Its loss is written to the logs by `biqa.stages.curves.TrainingLoss`."""
+        loss, _ = self.vlm(self.loss, batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.input_ids), sync_dist=world() > 1)
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Loss, and SRCC / PLCC of the predicted score where the stage predicts one."""
+        loss, scores = self.vlm(self.validated, batch)
+        images = sum(gathered(len(batch.examples) * batch.counted))
+        self.log("val/loss", loss, prog_bar=True, batch_size=images, sync_dist=world() > 1)
+        if scores is not None:
+            self.scored.append((scores.tolist(), batch.q.tolist()) if batch.counted else ([], []))
+
+    def validated(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The stage's loss, and the predicted score of each row where it predicts one."""
         loss, logits = self.loss(batch)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.input_ids))
-        if logits is not None:
-            self.correlations.update(self.validation_scores(batch, logits), batch.q)
+        return loss, None if logits is None else self.validation_scores(batch, logits)
 
     def validation_scores(self, batch: Batch, logits: Tensor) -> Tensor:
         """Predicted score of each row in [0, 1], from the level logits [B, 5]. Only asked of stages whose answer has a level."""
         raise NotImplementedError
 
     def on_validation_epoch_end(self) -> None:
-        """Log the correlations of the whole validation split."""
+        """Log the correlations of the whole validation split, its images in the order of the split."""
+        for batch in zip(*gathered(self.scored), strict=True):
+            scores, quality = (torch.tensor(merged(parts), device=self.device) for parts in zip(*batch, strict=True))
+            self.correlations.update(scores, quality)
+        self.scored = []
         if self.correlations["srcc"].update_called:
             self.log_dict(self.correlations.compute(), prog_bar=True)
             self.correlations.reset()
+
+    # answers
+
+    def answer(self, items: list[Item]) -> list[Row]:
+        """Rows of some images, 1 + N each, image by image."""
+        raise NotImplementedError
+
+    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
+        """Answer a batch."""
+        return self.vlm(self.answer, batch)
+
+    # several processes
+
+    def configure_model(self) -> None:
+        """Divide the weights where the strategy wants that."""
+        if self.device_mesh is not None and not self.vlm.sharded:
+            shard(self.vlm, self.device_mesh["data_parallel"])
 
     # checkpoints
 
@@ -127,16 +174,20 @@ class StageModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that it holds just these. A run folder has one config, so it does."""
-        assert set(checkpoint["state_dict"]) == self._learning(), "the checkpoint is of another choice of weights that learn"
+        if "state_dict" in checkpoint:  # DeepSpeed keeps weights elsewhere
+            assert set(checkpoint["state_dict"]) == self._learning(), "the checkpoint is of another choice of weights that learn"
 
     # the optimiser
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own union of ten types)
-        """AdamW with linear warm-up and cosine decay; weight decay on matrices only."""
-        learning = [parameter for parameter in self.vlm.parameters() if parameter.requires_grad]
+        """AdamW with linear warm-up and cosine decay; weight decay on matrices only; the projector's own rate where it has one."""
+        learning = [(name, parameter) for name, parameter in self.vlm.backbone.named_parameters() if parameter.requires_grad]
+        apart = [p for name, p in learning if self.projector_lr is not None and self.vlm.part_of(name) == "projector"]
+        others = [p for _, p in learning if not any(p is other for other in apart)]
         groups = [
-            {"params": [p for p in learning if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in parameters if (p.ndim >= 2) == matrices], "weight_decay": self.weight_decay * matrices, "lr": rate}
+            for parameters, rate in ((others, self.lr), (apart, self.projector_lr))
+            for matrices in (True, False)
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)

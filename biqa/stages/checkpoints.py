@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,19 +15,28 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from biqa.stages.limits import disk_error, no_disk_space, size_of
+from biqa.stages.together import gathered, largest, rank
+
 NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
-class Stopped(Exception):
-    """The user stopped the run (Ctrl-C, SIGTERM); what was done so far is on disk.
+class Stopped(BaseException):
+    """The user stopped the run (Ctrl-C, SIGTERM), or SLURM; what was done so far is on disk.
+
+    No `Exception`: a signal may come while a library tries something and catches all that goes wrong.
 
     Args:
         number: the signal.
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(number)
         self.number = number
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:
+        """So that it travels between processes."""
+        return type(self), (self.number,)
 
 
 def signal_behind(error: BaseException) -> int | None:
@@ -48,15 +59,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401 (Lightning's method)
-        """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all."""
+        """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all.
+
+        Raises:
+            NoDiskSpace: the disk is full. What lay there before is untouched.
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except Exception as error:
+            temporary.unlink(missing_ok=True)
+            if reason := disk_error(error):
+                raise no_disk_space(target, reason, needed=size_of(checkpoint)) from error
+            raise
         directory = os.open(target.parent, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
@@ -66,6 +87,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps that can be read, or None. Temporary files of a killed save are left out."""
     numbered = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))]
     for _, path in sorted(numbered, reverse=True):
+        if path.is_dir():  # DeepSpeed's: it writes this file last
+            if (path / "latest").is_file():
+                return path
+            continue
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception:  # whatever a damaged file raises: the one before it serves
@@ -75,29 +100,31 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 class Checkpoints(L.Callback):
-    """Save every `every` steps, at the end of every epoch and when the user stops; keep the newest two. Answering images stops after a batch.
+    """Save every `every` steps, at the end of every epoch and when a signal comes; keep the newest two. Answering images stops after a batch.
 
     The states of the random number generators travel with the checkpoint, so that a resumed run draws what the uninterrupted one would have.
 
     Args:
         folder: where checkpoints lie.
         every: steps between checkpoints inside an epoch.
+        requeue: signals that end the run as SIGINT and SIGTERM do, and win over them: SLURM may send SIGTERM beside them.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, requeue: Sequence[int] = ()) -> None:
         self.folder = folder
         self.every = every
+        self.requeue = requeue
         self.stop_signal: int | None = None
         self.handlers: dict[int, Any] = {}
         self.generators: dict[str, Any] | None = None
         """Their states at the checkpoint that the next batch follows."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over SIGINT and SIGTERM: they end the run after the step in progress.
+        """Take over the signals: they end the run after the step in progress.
 
         Not in `on_fit_start`: Lightning sets its own handler for SIGTERM after that, which may end the run first, without a checkpoint.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *self.requeue):
             self.handlers[number] = signal.signal(number, self._note)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -134,7 +161,7 @@ class Checkpoints(L.Callback):
         Lightning makes data loaders' iterators in between, more of them in a resumed run, and each draws from the generators.
         """
         if self.generators is not None:
-            self.load_state_dict(self.generators)
+            self._put(self.generators)
             self.generators = None
 
     def on_train_batch_end(
@@ -148,9 +175,13 @@ class Checkpoints(L.Callback):
         """Save every `every` steps and when a signal has come. The last batch of an epoch is left to the end of the epoch."""
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not last and stepped and (trainer.global_step % self.every == 0 or self.stop_signal is not None):
+        if last or not stepped:
+            return
+        stop = self._asked_to_stop()
+        if trainer.global_step % self.every == 0 or stop:
             self._save(trainer)
-            self._stop_if_asked()
+        if stop:
+            raise Stopped(stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, after validation."""
@@ -158,29 +189,40 @@ class Checkpoints(L.Callback):
         self._stop_if_asked()
 
     def state_dict(self) -> dict[str, Any]:
-        """States of the random number generators."""
+        """States of the random number generators of each process, by rank."""
+        return {"ranks": gathered(self._states())}
+
+    def _states(self) -> dict[str, Any]:
         numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries still draw from the global generator)
         state = {
             "torch": torch.get_rng_state(),
             "numpy": {**numpy_state["state"], "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))},
         }
-        return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+        return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put the generators back, now and again before the next training batch."""
+        """Put the generators of this process back, now and again before the next training batch."""
+        self._put(state_dict["ranks"][rank()])
+
+    def _put(self, state_dict: dict[str, Any]) -> None:
         self.generators = state_dict
         torch.set_rng_state(state_dict["torch"].cpu())
         key = state_dict["numpy"]["key"].cpu().numpy().astype(np.uint32)
         np.random.set_state({"bit_generator": "MT19937", "state": {"key": key, "pos": state_dict["numpy"]["pos"]}, "has_gauss": 0, "gauss": 0.0})  # noqa: NPY002
         if "cuda" in state_dict and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["cuda"]])
+            torch.cuda.set_rng_state(state_dict["cuda"].cpu())
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.stop_signal = number
+        if self.stop_signal not in self.requeue:
+            self.stop_signal = number
+
+    def _asked_to_stop(self) -> int:
+        """The signal that this process or another has got, so that all stop after the same step; 0: none."""
+        return largest(self.stop_signal or 0)
 
     def _stop_if_asked(self) -> None:
-        if self.stop_signal is not None:
-            raise Stopped(self.stop_signal)
+        if stop := self._asked_to_stop():
+            raise Stopped(stop)
 
     def _give_back(self) -> None:
         for number, handler in self.handlers.items():
@@ -189,9 +231,9 @@ class Checkpoints(L.Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
-        self.generators = self.state_dict()
+        self.generators = self._states()
         if trainer.is_global_zero:
             for path in sorted(self.folder.glob("step=*.ckpt"))[:-2]:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             for path in self.folder.glob("*.tmp"):
                 path.unlink()

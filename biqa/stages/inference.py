@@ -7,6 +7,7 @@ from biqa.data.module import Item
 from biqa.language.prompts import INFER, STEM
 from biqa.models.sampling import level_probabilities
 from biqa.stages.base import Row
+from biqa.stages.together import largest
 from biqa.stages.verdict import VerdictModule
 
 
@@ -20,16 +21,20 @@ class Inference(VerdictModule):
         """The description and the question as the prompt; stem and level as the answer."""
         return self.verdict(self.vlm.prompt(INFER.format(description=item.descriptions[0])), [], item.record)
 
-    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
+    def answer(self, items: list[Item]) -> list[Row]:
         """Score every description of each image; equal descriptions are scored once."""
-        texts = [text for item in batch for text in item.descriptions]
+        texts = [text for item in items for text in item.descriptions]
         distinct = list(dict.fromkeys(texts))
         prompts = [self.vlm.prompt(INFER.format(description=text)) for text in distinct]
         # by length, so that a batch pads little
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-        size = max(1, len(batch) * 4)
+        size = max(1, len(items) * 4)
         stem = self.vlm.opening(STEM)
-        scored = torch.cat([level_probabilities(self.vlm, [prompts[i] for i in order[at : at + size]], stem) for at in range(0, len(order), size)])
+        parts = [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
+        scored = torch.cat([level_probabilities(self.vlm, part, stem) for part in parts])
+        if self.vlm.sharded:  # keep those processes company that have more distinct texts
+            for _ in range(largest(len(parts)) - len(parts)):
+                level_probabilities(self.vlm, parts[0], stem)
         of = {distinct[index]: row for row, index in enumerate(order)}
-        probabilities = scored[[of[text] for text in texts]].unflatten(0, (len(batch), -1))
-        return self.rows(batch, [item.descriptions for item in batch], probabilities)
+        probabilities = scored[[of[text] for text in texts]].unflatten(0, (len(items), -1))
+        return self.rows(items, [item.descriptions for item in items], probabilities)

@@ -28,15 +28,15 @@ class Joint(VerdictModule):
         assert answers.level_probabilities is not None
         return mean_score(answers.level_probabilities[:, 0])
 
-    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
+    def answer(self, items: list[Item]) -> list[Row]:
         """Answer each image 1 + N times: rows of the answers table."""
-        prompts = [self.image_prompt(item, JOINT) for item in batch]
-        numbers = self.random_numbers(batch)
+        prompts = [self.image_prompt(item, JOINT) for item in items]
+        numbers = self.random_numbers(items)
         answers = sample(
             self.vlm, prompts, numbers, temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens, stem=f" {STEM}"
         )
         assert answers.level_probabilities is not None
-        return self.rows(batch, answers.texts, answers.level_probabilities)
+        return self.rows(items, answers.texts, answers.level_probabilities)
 
 
 class ZeroShot(Joint):

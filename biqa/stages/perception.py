@@ -15,14 +15,14 @@ class Perception(StageModule):
         prompt = self.image_prompt(item, DESCRIBE)
         return Encoded(prompt.ids, [*self.vlm.opening(item.descriptions[0]), self.vlm.eos_id], prompt.image)
 
-    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
+    def answer(self, items: list[Item]) -> list[Row]:
         """Describe each image 1 + N times: rows with image, query, description."""
-        prompts = [self.image_prompt(item, DESCRIBE) for item in batch]
+        prompts = [self.image_prompt(item, DESCRIBE) for item in items]
         answers = sample(
-            self.vlm, prompts, self.random_numbers(batch), temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens
+            self.vlm, prompts, self.random_numbers(items), temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens
         )
         return [
             {"image": item.record.image, "query": query, "description": text}
-            for item, texts in zip(batch, answers.texts, strict=True)
+            for item, texts in zip(items, answers.texts, strict=True)
             for query, text in enumerate(texts)
         ]

@@ -45,12 +45,12 @@ class Probe(VerdictModule):
         features = np.stack([self._features(item) for item in self.train_items])
         self.regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(features, [item.record.q for item in self.train_items])
 
-    def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
+    def answer(self, items: list[Item]) -> list[Row]:
         """One row of the answers table an image, without a description."""
         assert self.regression is not None, "fitted in on_predict_start"
-        scores = self.regression.predict(np.stack([self._features(item) for item in batch])).clip(0, 1)
+        scores = self.regression.predict(np.stack([self._features(item) for item in items])).clip(0, 1)
         probabilities = torch.tensor(np.stack([soft_target(float(score)) for score in scores]))
-        return self.rows(batch, [[""]] * len(batch), probabilities[:, None])
+        return self.rows(items, [[""]] * len(items), probabilities[:, None])
 
     def _features(self, item: Item) -> NDArray[np.float32]:
         return self.vlm.tower_features(self.image_prompt(item, JOINT)).mean(0).float().cpu().numpy()

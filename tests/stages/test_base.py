@@ -273,3 +273,19 @@ def test_an_image_is_answered_the_same_alone_and_in_a_batch(stage, items, name):
         for row, expected in zip(rows, together, strict=True):
             numbers = [column for column, value in expected.items() if isinstance(value, float)]
             assert [row[column] for column in numbers] == pytest.approx([expected[column] for column in numbers], abs=1e-5)
+
+
+def test_the_projector_has_a_rate_of_its_own_where_it_is_given(stage):
+    alike, apart = (stage("perception", projector_lr=rate) for rate in (None, 0.5))
+    for module in (alike, apart):
+        adapt(module.vlm, kind="lora", rank=4, alpha=8, dropout=0.0, targets=None, freeze=None, projector=True)
+    groups = [
+        {(group["lr"], group["weight_decay"]) for group in module.configure_optimizers()["optimizer"].param_groups} for module in (alike, apart)
+    ]
+    assert {rate for rate, _ in groups[0]} == {alike.lr * alike.learning_rate_factor(0)}
+    assert {rate for rate, _ in groups[1]} == {apart.lr * apart.learning_rate_factor(0), 0.5 * apart.learning_rate_factor(0)}
+    learning = {id(weight): apart.vlm.part_of(name) for name, weight in apart.vlm.backbone.named_parameters() if weight.requires_grad}
+    for group in apart.configure_optimizers()["optimizer"].param_groups:
+        (part,) = {learning[id(weight)] for weight in group["params"]}
+        assert (group["initial_lr"] == 0.5) == (part == "projector")
+        assert all((weight.ndim >= 2) == (group["weight_decay"] > 0) or apart.weight_decay == 0 for weight in group["params"])

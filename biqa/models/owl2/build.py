@@ -1,20 +1,21 @@
 """`model=owl2`: mPLUG-Owl2 from a published checkpoint, or small and from random weights."""
 
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from biqa.errors import IncompatibleChoice
+from biqa.models.base import Base
 from biqa.models.families import OWL2
 from biqa.models.hub import checkpoint_folder
 from biqa.models.owl2.configuration import Owl2Config
 from biqa.models.owl2.images import Owl2ImageProcessor, PreStep
-from biqa.models.owl2.loading import load_owl2, quantized
+from biqa.models.owl2.loading import load_owl2
 from biqa.models.owl2.modeling import Owl2ForConditionalGeneration
 from biqa.models.owl2.processing import Owl2Processor, Template
 from biqa.models.owl2.vocabulary import train_tokenizer
+from biqa.models.quantization import Quantization, packed
 from biqa.models.vlm import VLM, decoder_of
 
 TINY: dict[str, Any] = {
@@ -45,9 +46,9 @@ def build_owl2(
     pre_step: PreStep,
     dtype: str,
     attention: str,
-    quantization: Literal["nf4", "int8"] | None,
     vision: bool,
     seed: int,
+    quantization: Quantization | None = None,
 ) -> VLM:
     """The model and its processor.
 
@@ -58,9 +59,9 @@ def build_owl2(
         pre_step: what happens to an image that is not square (`Owl2ImageProcessor`).
         dtype: of the weights, torch's name.
         attention: attention implementation of transformers.
-        quantization: of the decoder's linear layers; None: as they are.
         vision: False builds the decoder alone.
         seed: of random weights.
+        quantization: of the decoder's linear layers; None: as they are.
 
     Raises:
         IncompatibleChoice: no path for 7b, one for tiny, or weights that do not fit.
@@ -79,13 +80,12 @@ def build_owl2(
     backbone = _loaded(folder, dtype=dtype, attention=attention, vision=vision, quantization=quantization)
     tokens = backbone.config.tokens_per_image
     processor = Owl2Processor.from_pretrained(folder, template=template, pre_step=pre_step, tokens_per_image=tokens)
-    return VLM(backbone, processor, OWL2, vision=vision)
+    return VLM(backbone, processor, OWL2, vision=vision, base=Base.of(path, folder))
 
 
-def _loaded(folder: Path, *, dtype: str, attention: str, vision: bool, quantization: Literal["nf4", "int8"] | None) -> Any:  # noqa: ANN401
+def _loaded(folder: Path, *, dtype: str, **options: Any) -> Any:  # noqa: ANN401
     """The model of a checkpoint in training mode, as models made from a config are: what is loaded comes in the other one."""
-    how = None if quantization is None else quantized(quantization, getattr(torch, dtype))
-    return load_owl2(folder, dtype=getattr(torch, dtype), attention=attention, vision=vision, quantization=how).train()
+    return load_owl2(folder, dtype=getattr(torch, dtype), **options).train()
 
 
 def _tiny(
@@ -94,9 +94,9 @@ def _tiny(
     pre_step: PreStep,
     dtype: str,
     attention: str,
-    quantization: Literal["nf4", "int8"] | None,
     vision: bool,
     seed: int,
+    quantization: Quantization | None = None,
 ) -> VLM:
     tokenizer = train_tokenizer(TINY_VOCABULARY)
     config = Owl2Config(**TINY, vocab_size=len(tokenizer), pad_token_id=0)
@@ -110,8 +110,5 @@ def _tiny(
         backbone: Any = Owl2ForConditionalGeneration(config).to(getattr(torch, dtype))
     if quantization is None:
         return VLM(backbone if vision else decoder_of(backbone, OWL2), processor, OWL2, vision=vision)
-    with tempfile.TemporaryDirectory() as place:  # bitsandbytes quantizes what is loaded
-        backbone.save_pretrained(place, save_original_format=False)
-        quantized_backbone = _loaded(Path(place), dtype=dtype, attention=attention, vision=vision, quantization=quantization)
-    quantized_backbone.name_or_path = quantized_backbone.config.name_or_path = ""  # an adapter notes where its base lies: no longer there
-    return VLM(quantized_backbone, processor, OWL2, vision=vision)
+    how: dict[str, Any] = {"dtype": dtype, "attention": attention, "vision": vision, "quantization": quantization}
+    return VLM(packed(backbone, lambda folder: _loaded(folder, **how)), processor, OWL2, vision=vision)

@@ -116,6 +116,11 @@ class Owl2Config(LlamaConfig):
         return abstractor
 
     @property
+    def image_token_id(self) -> int:
+        """The place of an image in a text, by the name that transformers' own families have for it."""
+        return IMAGE_TOKEN_ID
+
+    @property
     def tokens_per_image(self) -> int:
         """Positions that an image takes in a prompt: the abstractor's queries and one closing token."""
         return self.abstractor.num_learnable_queries + 1

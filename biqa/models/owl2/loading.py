@@ -14,21 +14,21 @@ from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig
 
 from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.models.families import OWL2
 from biqa.models.owl2.configuration import Owl2Config
 from biqa.models.owl2.modeling import Owl2ForCausalLM, Owl2ForConditionalGeneration
+from biqa.models.quantization import Quantization, packing_options, stay_trainable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold or list the weights, the first that is there counts: transformers' own order."""
-NOT_QUANTIZED = ("model.vision_model", "model.visual_abstractor", "lm_head")
-"""Modules that keep their precision, by the beginning of their names, as transformers matches them."""
 
 
 def load_owl2(
-    folder: Path, *, dtype: torch.dtype, attention: str = "sdpa", vision: bool = True, quantization: BitsAndBytesConfig | None = None
+    folder: Path, *, dtype: torch.dtype, attention: str = "sdpa", vision: bool = True, quantization: Quantization | None = None
 ) -> Owl2ForConditionalGeneration | Owl2ForCausalLM:
     """The model of a checkpoint, in evaluation mode.
 
@@ -39,7 +39,7 @@ def load_owl2(
         dtype: of the weights, whatever the checkpoint has; quantized ones have their own.
         attention: attention implementation of transformers ("sdpa", "eager", "flash_attention_2").
         vision: False: the decoder alone, of a whole checkpoint or of one that holds no more.
-        quantization: as `quantized` gives it.
+        quantization: of the decoder's linear layers; None: as they are.
 
     Raises:
         RunNotFound: files are missing, damaged, or hold more than tensors.
@@ -48,40 +48,11 @@ def load_owl2(
     config = read_config(folder)
     kind = Owl2ForConditionalGeneration if vision else Owl2ForCausalLM
     require_weights(folder, kind, config)
-    options: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
+    options = packing_options(quantization, OWL2, dtype)
     model = kind.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, **options)
-    if quantization is not None:
-        _stay_trainable(model)
+    stay_trainable(model)
     model.generation_config = GenerationConfig.from_model_config(model.config)
     return model
-
-
-def quantized(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """How the decoder's linear layers are quantized; tower, abstractor and head keep their precision.
-
-    Args:
-        kind: "nf4" (4 bits, Dettmers et al., arXiv 2305.14314, constants quantized too) or "int8" (arXiv 2208.07339).
-        dtype: in which 4-bit layers compute.
-    """
-    skipped = list(NOT_QUANTIZED)
-    if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    assert kind == "nf4", kind
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skipped
-    )
-
-
-def _stay_trainable(model: nn.Module) -> None:
-    """On some CPUs bitsandbytes repacks a 4-bit layer for good when it is first evaluated, and what is repacked passes no gradient on.
-
-    A validation before the training would silently end all learning below the last layer. So: no repacking.
-    """
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def read_config(folder: Path) -> Owl2Config:

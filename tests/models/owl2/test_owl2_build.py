@@ -12,6 +12,7 @@ from biqa.language.levels import LEVELS
 from biqa.models.adapters import adapt, decoder_linears, load_weights, save_weights
 from biqa.models.owl2.build import build_owl2
 from biqa.models.owl2.configuration import IMAGE_TOKEN_ID
+from biqa.models.quantization import Quantization
 from biqa.models.sampling import level_probabilities, sample, uniforms
 from biqa.models.vlm import VLM
 
@@ -108,7 +109,7 @@ def test_lora_adapts_both_ways_and_nothing_that_sees(vlm: VLM) -> None:
 def test_quantized_layers_are_the_decoders_alone() -> None:
     from bitsandbytes.nn.modules import Linear4bit
 
-    quantized = {name for name, module in build(quantization="nf4").backbone.named_modules() if isinstance(module, Linear4bit)}
+    quantized = {name for name, module in build(quantization=Quantization("nf4")).backbone.named_modules() if isinstance(module, Linear4bit)}
     assert len(quantized) == 3 * 9
     assert all(name.startswith("model.layers.") for name in quantized)
 

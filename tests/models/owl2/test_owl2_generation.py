@@ -137,9 +137,9 @@ class Asked(torch.nn.Module):
 
     pad_id, eos_id, device = 0, 96, torch.device("cpu")
     hidden, logits = VLM.hidden, VLM.logits
-    level_ids = (11, 22, 33, 44, 55)
+    level_ids = [11, 22, 33, 44, 55]  # noqa: RUF012
     level_logits = VLM.level_logits
-    family = OWL2
+    family, sharded = OWL2, False
 
     def __init__(self, model):
         super().__init__()

@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from biqa.models.owl2 import Owl2ForCausalLM, Owl2ForConditionalGeneration
-from biqa.models.owl2.loading import load_owl2, quantized
+from biqa.models.owl2.loading import load_owl2
+from biqa.models.quantization import Quantization
 
 TARGETS = r"model\.layers\.\d+\.(self_attn\.(q_proj|o_proj|[kv]_proj\.multiway\.[01])|mlp\.(gate|up|down)_proj)"
 PER_BLOCK = 2 + 2 * 2 + 3  # q, o; k and v by two ways; the MLP's three
@@ -93,7 +94,7 @@ def checkpoint(tmp_path_factory):
 def test_a_quantized_decoder_is_near_and_learns(checkpoint, kind, vision):
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    model = load_owl2(checkpoint, dtype=torch.float32, vision=vision, quantization=quantized(kind, torch.float32))
+    model = load_owl2(checkpoint, dtype=torch.float32, vision=vision, quantization=Quantization(kind))
     layer = {"nf4": Linear4bit, "int8": Linear8bitLt}[kind]
     found = {name for name, module in model.named_modules() if isinstance(module, layer)}
     assert len(found) == 2 * (PER_BLOCK if vision else PER_BLOCK - 2)
@@ -122,7 +123,7 @@ def test_a_quantized_decoder_is_near_and_learns(checkpoint, kind, vision):
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_looking_at_a_quantized_model_does_not_change_what_it_learns(checkpoint, kind):
     """bitsandbytes 0.50 on a CPU with bfloat16: an evaluation made 4-bit layers opaque to gradients, with a warning from deep below."""
-    model = lora(load_owl2(checkpoint, dtype=torch.float32, quantization=quantized(kind, torch.float32)))
+    model = lora(load_owl2(checkpoint, dtype=torch.float32, quantization=Quantization(kind)))
 
     def learnt():
         model.train().zero_grad()

@@ -1,0 +1,93 @@
+"""How a run uses several devices, and which choices cannot go together. Plain values only: nothing is loaded to find out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from biqa.config.checks import refuse
+
+KINDS = ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3")
+
+
+@dataclass
+class Strategy:
+    """How processes share the work, one process a device."""
+
+    kind: str = MISSING
+    """"auto" (one process, or ddp where there are several devices), "ddp" (the whole model in each), "fsdp" (weights, gradients and optimiser states
+    divided), "deepspeed_zero2" (gradients and optimiser states divided), "deepspeed_zero3" (weights too)."""
+
+    def __post_init__(self) -> None:
+        refuse([(self.kind not in KINDS, f"strategy.kind={self.kind} is not known: choose {', '.join(KINDS)}.")])
+
+
+def devices_asked(devices: Any, present: int | None) -> int | None:  # noqa: ANN401 (whatever was typed)
+    """How many devices of one machine `trainer.devices` means.
+
+    Args:
+        devices: a number, "auto" or -1 (all), a list of them, or "0,2".
+        present: how many there are; None: not known yet.
+
+    Returns:
+        None where that depends on `present` and it is None, or where the value means nothing (which Lightning says when it gets it).
+    """
+    if devices in ("auto", -1, "-1"):
+        return present
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    if isinstance(devices, str):
+        numbers = [part.strip() for part in devices.split(",") if part.strip()]
+        if not all(number.isdigit() for number in numbers):
+            return None
+        return int(numbers[0]) if len(numbers) == 1 and "," not in devices else len(numbers)
+    return devices if isinstance(devices, int) else None
+
+
+def strategy_problems(
+    *, kind: str, devices: int | None, nodes: int, accelerator: str, precision: str, quantization: str, present: int | None = None
+) -> list[tuple[bool, str]]:
+    """What cannot go together, entries for `refuse`; each names the nearest that can.
+
+    Args:
+        kind: of the strategy.
+        devices: processes on each machine; None: not known yet.
+        nodes: machines.
+        accelerator: "cpu", "gpu", or "auto" where that is not known yet.
+        precision: Lightning's word.
+        quantization: "none", "int8" or "nf4".
+        present: devices of this machine; None: not known yet.
+    """
+    several = None if devices is None else devices * nodes > 1
+    divides_weights = kind in ("fsdp", "deepspeed_zero3")
+    deepspeed = kind.startswith("deepspeed")
+    gpus = accelerator in ("gpu", "cuda")
+    return [
+        (
+            deepspeed and accelerator == "cpu",
+            f"strategy={kind} needs GPUs, and this run is on the CPU. Choose strategy=fsdp, which divides the same things there, or strategy=ddp.",
+        ),
+        (
+            kind == "fsdp" and several is False,
+            f"strategy=fsdp divides a model among devices, and trainer.devices={devices} is one. Choose trainer.devices=2 or more, or strategy=auto.",
+        ),
+        (
+            divides_weights and quantization != "none",
+            f"strategy={kind} with quantization={quantization}: packed weights cannot be divided among devices. "
+            f"Choose strategy=ddp (packed, the whole model is on each device), or quantization=none.",
+        ),
+        (
+            kind == "deepspeed_zero2" and quantization != "none",
+            f"strategy={kind} with quantization={quantization}: what it divides are the optimiser's states, which an adapter hardly has. "
+            f"Choose strategy=ddp.",
+        ),
+        (
+            kind == "fsdp" and precision == "16-mixed",
+            "strategy=fsdp with trainer.precision=16-mixed: the loss scale cannot be agreed on. Choose trainer.precision=bf16-mixed.",
+        ),
+        (
+            present is not None and devices is not None and gpus and devices > max(1, present),
+            f"trainer.devices={devices}: this machine has {present or 'no'} GPU{'' if present == 1 else 's'}. "
+            + ("Choose fewer, or trainer.devices=auto for all." if present else "Choose trainer.accelerator=cpu."),
+        ),
+    ]

@@ -1,0 +1,92 @@
+"""Where the weights of a base model come from, and a fingerprint to know them again: an adapter says nothing without the weights it was learnt on."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biqa.errors import IncompatibleChoice
+from biqa.models.hub import revision_of
+from biqa.models.quantization import is_packed
+
+SAMPLED = 256
+"""Numbers taken of each tensor: of a 7B model about 80,000, in less than a second."""
+IN_A_BLOCK = re.compile(r"\.\d+\.")
+FILE = "base.json"
+"""Beside an adapter."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model."""
+
+    name: str | None = None
+    """Its name on the hub, or its folder; None: random weights, which the options of the model and the seed say."""
+    revision: str | None = None
+    """Its commit on the hub, where that is known."""
+    prints: Mapping[str, str] = field(default_factory=dict)
+    """See `fingerprint`."""
+
+    @classmethod
+    def of(cls, name: str, folder: Path) -> "Base":
+        """That of a checkpoint: its name as the user gave it, and the folder where it lies."""
+        return cls(str(folder.resolve()) if Path(name).is_dir() else name, revision_of(folder))
+
+    def __str__(self) -> str:
+        """For a message."""
+        return f"{self.name or 'random weights'}{f' (revision {self.revision})' if self.revision else ''}"
+
+
+RANDOM = Base()
+"""Of models that are drawn from a seed."""
+
+
+def fingerprint(named: Iterable[tuple[str, Tensor]], part: Callable[[str], str]) -> dict[str, str]:
+    """A hash of each part of a model: SHA-256 over names, shapes and every n-th number of its weights.
+
+    It is to be the same however the base is loaded: numbers are rounded to bfloat16 first, as a base of that type has them; and the decoder's linear
+    layers, which quantization packs, have a hash of their own, which a packed base lacks. What both bases have is compared. Packed weights are left
+    out (they depend on type and device of the packing), and so is a base of float16, whose rounding is another.
+
+    Args:
+        named: name in the whole model and value of every weight, before anything is learnt.
+        part: name of a weight -> "tower", "projector" or "decoder".
+    """
+    hashes: dict[str, Any] = {}
+    for name, weight in sorted(named, key=lambda item: item[0]):
+        if is_packed(weight) or weight.dtype == torch.float16:
+            continue
+        of = hashes.setdefault(part(name) + (", linear layers" if weight.ndim > 1 and IN_A_BLOCK.search(name) else ""), hashlib.sha256())
+        sampled = weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLED)]
+        of.update(f"{name} {tuple(weight.shape)}".encode())
+        of.update(sampled.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+    return {key: value.hexdigest() for key, value in sorted(hashes.items())}
+
+
+def write_base(base: Base, folder: Path) -> None:
+    """Note beside an adapter what it was learnt on."""
+    (folder / FILE).write_text(json.dumps(asdict(base), indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_other_base(base: Base, adapter: Path) -> None:
+    """Check that an adapter was learnt on these weights, as far as both are known. One that was written by others has no note of it.
+
+    Raises:
+        IncompatibleChoice: it was learnt on others.
+    """
+    file = adapter / FILE
+    if not file.is_file():
+        return
+    learnt_on = Base(**json.loads(file.read_text(encoding="utf-8")))
+    other = [part for part in learnt_on.prints.keys() & base.prints.keys() if learnt_on.prints[part] != base.prints[part]]
+    if other:
+        raise IncompatibleChoice(
+            f"{adapter}: this adapter was learnt on {learnt_on}, and the base here is {base}: their weights differ ({'; '.join(sorted(other))}). "
+            f"Choose the model= options of that run."
+        )

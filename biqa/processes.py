@@ -1,0 +1,288 @@
+"""The processes of a run on several devices: started here on one machine, or by torchrun or srun on several.
+
+    python -m biqa.run trainer.devices=4                                                   # four processes, started here
+    torchrun --nnodes=2 --nproc-per-node=4 ... -m biqa.run trainer.devices=4 trainer.nodes=2   # on each of two machines
+
+Not Lightning's own launcher: that runs the command line again in every process, and a job of a sweep has none of its own. Not torch's elastic agent:
+it restarts and negotiates, which one machine needs not, and tells what went wrong in a box of its own. Here each process gets the job as it is, the
+first that fails ends all, and its error is raised here as if it had happened here.
+"""
+
+import ctypes
+import logging
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from biqa.config.checks import refuse
+from biqa.config.strategy import devices_asked, strategy_problems
+from biqa.errors import IncompatibleChoice, MachineLimit, UserError
+
+STARTED_HERE = "BIQA_STARTED_HERE"
+"""Set in the environment of processes that `launch` started."""
+PATIENCE = 120.0
+"""Seconds that processes get to finish a step and write a checkpoint when the user stops the run."""
+AFTERMATH = 2.0
+"""Seconds that the others get to say what they died of when one has failed, before they are killed."""
+PAUSE = 0.2
+"""Seconds between two looks at what they have told."""
+LONGEST_WAIT = timedelta(days=1)
+"""The first process reads data, asks teachers and writes files while the others wait."""
+
+
+class ProcessDied(RuntimeError):
+    """A process of the run ended by a defect, or was killed."""
+
+
+def processes_wanted(*, kind: str, devices: Any, nodes: int, accelerator: str, precision: str, quantization: str) -> tuple[int, bool]:  # noqa: ANN401
+    """How many processes this machine needs (1 where Lightning has to say what is wrong with `devices`), and whether they use GPUs.
+
+    Args:
+        kind: of the strategy; the others: see `strategy_problems`, `devices` as typed.
+
+    Raises:
+        IncompatibleChoice: the options cannot go together on this machine.
+    """
+    import torch
+
+    gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    present = torch.cuda.device_count() if gpus else None
+    number = devices_asked(devices, present if gpus else 1)
+    known = "gpu" if gpus else "cpu" if accelerator == "auto" else accelerator
+    choice: dict[str, Any] = {"kind": kind, "nodes": nodes, "precision": precision, "quantization": quantization}
+    refuse(strategy_problems(devices=number, accelerator=known, present=present, **choice))
+    if kind.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise IncompatibleChoice(
+            f"strategy={kind} needs the package deepspeed: pip install 'biqa[deepspeed]'. Or choose strategy=fsdp, which needs none."
+        )
+    if kind.startswith("deepspeed") and _named(devices) not in (None, list(range(number or 1))):
+        named = ",".join(map(str, _named(devices) or ()))
+        raise IncompatibleChoice(
+            f"strategy={kind} takes GPUs from the first on, not trainer.devices={devices}. "
+            f"Set CUDA_VISIBLE_DEVICES={named} and trainer.devices={number}."
+        )
+    return number or 1, gpus
+
+
+def _named(devices: Any) -> list[int] | None:  # noqa: ANN401
+    """The devices where they are named one by one."""
+    named = devices.split(",") if isinstance(devices, str) and "," in devices else devices
+    return [int(one) for one in named if str(one).strip()] if isinstance(named, list | tuple) else None
+
+
+def placed(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun or srun started this process as one of several."""
+    return ("TORCHELASTIC_RUN_ID" in environment and int(environment["WORLD_SIZE"]) > 1) or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def refuse_alone(nodes: int) -> None:
+    """Check that a process that nobody started as one of several may go ahead.
+
+    Raises:
+        IncompatibleChoice: the run wants several machines.
+    """
+    if nodes > 1:
+        raise IncompatibleChoice(
+            f"trainer.nodes={nodes}: processes on other machines must be started there. Start the same command on each by torchrun "
+            f"(torchrun --nnodes={nodes} --nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=HOST:PORT -m biqa.run ...) or by srun, "
+            f"or choose trainer.nodes=1."
+        )
+
+
+def refuse_other_number(environment: Mapping[str, str], devices: int, nodes: int) -> None:
+    """Check that torchrun or srun started as many processes as the options say.
+
+    Raises:
+        IncompatibleChoice: it did not.
+    """
+    started = int(environment["WORLD_SIZE"] if "TORCHELASTIC_RUN_ID" in environment else environment["SLURM_STEP_NUM_TASKS"])
+    if started != devices * nodes:
+        raise IncompatibleChoice(
+            f"{started} processes were started, and trainer.devices={devices} trainer.nodes={nodes} ask for {devices * nodes}: one a device. "
+            f"Give the same numbers to both."
+        )
+
+
+@contextmanager
+def joined(*, gpus: bool, store: str | None = None) -> Iterator[None]:
+    """Be one of the processes of a run, whose number and place the environment says.
+
+    Objects travel by gloo, and what lies on GPUs by NCCL. Only the first process speaks.
+
+    Args:
+        gpus: whether the run is on GPUs.
+        store: file through which they find each other; None: as torchrun or srun have it.
+    """
+    import torch.distributed as dist
+
+    if store is None and "TORCHELASTIC_RUN_ID" not in os.environ:
+        _address_by_slurm()
+    place = {"init_method": f"file://{store}", "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])} if store else {}
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=LONGEST_WAIT, **place)
+    said = sys.stdout
+    try:
+        if dist.get_rank() > 0:
+            warnings.simplefilter("ignore")
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process)
+        yield
+        dist.destroy_process_group()  # not after an error: it would wait for those that wait for this one
+    finally:
+        sys.stdout = said
+
+
+def _address_by_slurm() -> None:
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    place = SLURMEnvironment()
+    os.environ |= {"MASTER_ADDR": place.main_address, "MASTER_PORT": str(place.main_port)}
+    os.environ |= {"RANK": str(place.global_rank()), "WORLD_SIZE": str(place.world_size()), "LOCAL_RANK": str(place.local_rank())}
+
+
+def launch(number: int, work: Callable[..., object], *given: Any, gpus: bool) -> None:  # noqa: ANN401 (whatever the work takes)
+    """Run `work(*given)` in so many processes on this machine, and wait for them.
+
+    SIGINT and SIGTERM are handed on, so that they stop after the step in progress. They die with this process.
+
+    Raises:
+        UserError: whatever mistake one of them found.
+        ProcessDied: one of them met a defect; the text has its stack trace.
+        Stopped, KeyboardInterrupt: the user stopped the run.
+    """
+    from biqa.stages.checkpoints import Stopped
+
+    def stopped(number: int, _: FrameType | None) -> None:
+        raise Stopped(number)
+
+    with tempfile.TemporaryDirectory() as name:
+        context, level = get_context("spawn"), logging.getLogger().level
+        processes: list[BaseProcess] = [
+            context.Process(target=_one_of, args=(place, number, Path(name), gpus, level, work, given), name=f"rank {place}")
+            for place in range(number)
+        ]
+        before = signal.signal(signal.SIGTERM, stopped)
+        try:
+            for place, process in enumerate(processes):
+                with _environment(place, number):
+                    process.start()
+            failed, silent = _wait_for(processes, Path(name))
+        except (KeyboardInterrupt, Stopped):
+            _end(processes, PATIENCE)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            _end(processes, 0.0)
+        if failed:
+            _raise_what_happened(silent, Path(name))
+
+
+@contextmanager
+def _environment(place: int, number: int) -> Iterator[None]:
+    """What a process finds in its environment from its first moment: its place, and its part of the cores."""
+    cores = len(os.sched_getaffinity(0)) // number
+    before = dict(os.environ)
+    os.environ |= {"RANK": str(place), "LOCAL_RANK": str(place), "WORLD_SIZE": str(number), STARTED_HERE: "1"}
+    os.environ |= {"OMP_NUM_THREADS": str(max(1, cores)), "GLOO_SOCKET_IFNAME": "lo"} | {
+        name: before[name] for name in ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME") if name in before
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _wait_for(processes: list[BaseProcess], folder: Path) -> tuple[bool, BaseProcess | None]:
+    """Until all are done, or one has failed and the others had time to say what they died of.
+
+    Returns:
+        Whether one failed, and the process that died without a word before another had told of anything.
+    """
+    running, until, silent = list(processes), None, None
+    while running and (until is None or time.monotonic() < until):
+        wait([process.sentinel for process in running], PAUSE)
+        ended = [process for process in running if process.exitcode]
+        running = [process for process in running if process.exitcode is None]
+        told = any(folder.glob("*.error"))
+        if until is None and (ended or told):
+            until = time.monotonic() + AFTERMATH
+            silent = None if told else ended[0]
+    return until is not None, silent
+
+
+def _end(processes: list[BaseProcess], patience: float) -> None:
+    """Ask those that still run to stop (with patience), then kill them."""
+    running = [process for process in processes if process.pid is not None and process.is_alive()]
+    if patience:
+        for process in running:
+            process.terminate()
+        until = time.monotonic() + patience
+        for process in running:
+            process.join(max(0.0, until - time.monotonic()))
+    for process in running:
+        process.kill()
+        process.join()
+
+
+def _raise_what_happened(silent: BaseProcess | None, folder: Path) -> None:
+    """The cause, not what followed from it: what can be put in words, else a death without a word, else what was told first."""
+    told: list[tuple[float, BaseException | None, str]] = [pickle.loads(file.read_bytes()) for file in folder.glob("*.error")]
+    for _, error, _ in told:
+        if isinstance(error, UserError | MachineLimit):
+            raise error
+    if silent is not None:
+        code = silent.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise ProcessDied(f"The process of {silent.name} {how} and said nothing. Was there too little memory?")
+    _, error, text = min(told, key=lambda outcome: outcome[0])
+    if type(error).__name__ == "Stopped" or isinstance(error, SystemExit):
+        assert error is not None
+        raise error
+    raise ProcessDied(text)
+
+
+def _one_of(place: int, total: int, folder: Path, gpus: bool, level: int, work: Callable[..., object], given: tuple[Any, ...]) -> None:  # noqa: PLR0917
+    """A process: do the work, or leave word of what went wrong."""
+    _die_with_the_parent()
+    logging.getLogger().setLevel(level)  # Hydra has set it in the one that started this
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # may reach every process; the one that started them hands it on as SIGTERM
+    try:
+        with joined(gpus=gpus, store=str(folder / "store")):
+            work(*given)
+    except BaseException as error:
+        told = pickle.dumps((time.time(), _portable(error), f"In process {place} of {total}:\n{traceback.format_exc()}"))
+        temporary = folder / f"rank {place}.tmp"
+        temporary.write_bytes(told)
+        temporary.rename(folder / f"rank {place}.error")
+        raise SystemExit(1) from None
+
+
+def _portable(error: BaseException) -> BaseException | None:
+    """The error if it can travel."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return None
+    return error
+
+
+def _die_with_the_parent() -> None:
+    """A killed run must leave no process behind that goes on writing into its folder."""
+    if sys.platform == "linux":
+        parent_death = 1
+        ctypes.CDLL(None).prctl(parent_death, signal.SIGKILL)

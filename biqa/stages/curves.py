@@ -1,0 +1,110 @@
+"""Training curves: logs/metrics.csv of a run is one curve, however often the run was killed and went on."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger
+
+
+class CurveLogger(Logger):
+    """Rows of figures in `<save_dir>/<name>/metrics.csv`, on disk as soon as they are logged; `step` counts from 0.
+
+    Not Lightning's CSVLogger: that begins another file in each process, and what a killed run did after its last checkpoint stands in two of them.
+
+    Args:
+        save_dir: the run folder.
+        name: the folder of logs in it.
+    """
+
+    def __init__(self, save_dir: str, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.file = Path(save_dir) / name / "metrics.csv"
+        self.columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The folder of logs."""
+        return self._name
+
+    @property
+    def version(self) -> str:
+        """None but this one."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (Lightning's method)
+        """Nothing: the run folder has its config."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a row. A name that is new becomes a column, empty in the rows before."""
+        row = {"step": step, **metrics}
+        if set(row) - set(self.columns):
+            self.columns = [*self.columns, *sorted(set(row) - set(self.columns))]
+            self._write(self.rows())
+        with self.file.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    @rank_zero_only
+    def go_on_from(self, step: int) -> None:
+        """Forget rows of step number `step` and later: so many steps are done, and those rows will come again."""
+        if not self.file.is_file():
+            return
+        rows = [row for row in self.rows() if int(row["step"]) < step]
+        self.columns = list(dict.fromkeys(name for row in rows for name in row if any(other[name] for other in rows)))
+        self._write(rows)
+
+    def rows(self) -> list[dict[str, str]]:
+        """What the file holds; the end of a row that a kill cut off is left out."""
+        if not self.file.is_file():
+            return []
+        text = self.file.read_text(encoding="utf-8")
+        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.file)
+
+
+class TrainingLoss(L.Callback):
+    """Log the training loss every so many steps, before a checkpoint is written at the same step.
+
+    Lightning would log it afterwards: a run that went on from that checkpoint would lack the row. So this callback stands before `Checkpoints`.
+
+    Args:
+        every: steps between two rows.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take what the curve says beyond the checkpoint out of it."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CurveLogger):
+                logger.go_on_from(trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's hook)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Log the loss of the batch that ended a step."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if stepped and trainer.global_step % self.every == 0:
+            figures = {"train/loss": float(trainer.callback_metrics["train/loss"]), "epoch": trainer.current_epoch}
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step=trainer.global_step - 1)
