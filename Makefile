@@ -40,8 +40,8 @@ conformance: install  ## every backbone against every promise; writes the table 
 bench: install  ## speed, as ratios in one interleaved run
 	$(BIN)/python -m benchmarks.prepare $(ARGS)
 
-bench-gpu: install  ## cost of a training step of mPLUG-Owl2 7B on this machine's GPU
-	$(BIN)/python -m benchmarks.owl2_steps $(ARGS)
+bench-gpu: install  ## cost of a training step of a 2B to 8B backbone on this machine's GPU: ARGS="--model qwen3_vl"
+	$(BIN)/python -m benchmarks.training_steps $(ARGS)
 
 reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
 	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import owl2_steps, plain, prepare
+from benchmarks import plain, prepare, training_steps
 from biqa.data.survey import survey
 
 
@@ -37,22 +37,30 @@ def test_prepare_runs_and_writes_the_ratios_of_its_rounds(
     assert f"median ratio {result['ratio']:.2f}" in capsys.readouterr().out
 
 
-def test_steps_of_owl2_are_measured_with_and_without_quantization(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("model", ["owl2", "qwen3_vl"])
+def test_steps_are_measured_with_and_without_quantization(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(owl2_steps, "RESULTS", tmp_path)
-    owl2_steps.main(["--size", "tiny", "--device", "cpu", "--batches", "2"])
-    result = json.loads((tmp_path / "owl2_steps.json").read_text())
-    assert [(row["quantization"], row["batch"]) for row in result["rows"]] == [("none", 2), ("nf4", 2)], result
-    for row in result["rows"]:
-        assert row["samples_per_second"] == pytest.approx(2 / row["seconds_a_step"])
+    monkeypatch.setattr(training_steps, "RESULTS", tmp_path)
+    training_steps.main(["--model", model, "--size", "tiny", "--device", "cpu", "--batches", "2"])
+    result = json.loads((tmp_path / f"training_steps-{model}.json").read_text())
+    rows = result["rows"]
+    assert [(row["quantization"], row["batch"]) for row in rows] == [("none", 2), ("nf4", 2)], result
+    for row in rows:
+        assert row["tokens_per_second"] == pytest.approx(2 * row["positions"] / row["seconds_a_step"])
+        assert row["share_of_peak"] == pytest.approx(rows[0]["operations"] / row["seconds_a_step"] / result["matmul_flops"])
         assert row["learning"] > 0
         assert row["positions"] > 9
         assert 0 < row["loss"] < 40
-    assert capsys.readouterr().out.count("samples/s") == 2
+    assert capsys.readouterr().out.count("tokens/s") == 2
+
+
+def test_a_row_that_failed_has_no_share() -> None:
+    rows = [{"quantization": "none", "batch": 1, "failed": "out of memory"}, {"quantization": "nf4", "batch": 1, "seconds_a_step": 1.0}]
+    assert training_steps.with_shares(rows, 1e12) == rows
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_what_to_do() -> None:
     with pytest.raises(SystemExit, match=r"There is no GPU that torch can use here\. .*--size tiny --device cpu"):
-        owl2_steps.main([])
+        training_steps.main([])
