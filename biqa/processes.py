@@ -210,7 +210,7 @@ def _wait_for(processes: list[BaseProcess], folder: Path) -> tuple[bool, BasePro
     """Until all are done, or one has failed and the others had time to say what they died of.
 
     Returns:
-        Whether one failed, and the process that died without a word before another had told of anything.
+        Whether one failed, and the process that died without a word, if that is what began it.
     """
     running, until, silent = list(processes), None, None
     while running and (until is None or time.monotonic() < until):
@@ -220,7 +220,9 @@ def _wait_for(processes: list[BaseProcess], folder: Path) -> tuple[bool, BasePro
         told = any(folder.glob("*.error"))
         if until is None and (ended or told):
             until = time.monotonic() + AFTERMATH
-            silent = None if told else ended[0]
+            # of what happened between two looks a SIGKILL is the cause: nobody here has sent one yet, and those that were left alone tell of that
+            killed = [process for process in ended if process.exitcode == -signal.SIGKILL]
+            silent = next(iter(killed), None if told else ended[0])
     return until is not None, silent
 
 

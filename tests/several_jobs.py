@@ -2,7 +2,7 @@
 
 import warnings
 
-from biqa.run import logged
+from biqa.training import logged
 
 
 def one_after_another(jobs):

@@ -1,0 +1,277 @@
+"""A run's work, in the one process or in each of several: fit -> answer -> evaluate -> result.json."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from biqa import config as schema
+from biqa.config.stage import VerdictStage
+from biqa.runs import STAGE_ONE, RunFolder, find_run, find_stage_one, plain
+from biqa.stopping import mark, told_in_words
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from biqa.data.module import DataModule, Item
+    from biqa.data.record import Split
+    from biqa.loading import Corpus, Images
+    from biqa.stages.base import Row, StageModule
+
+
+@dataclass
+class Seconds:
+    """Wall seconds of each phase of a run."""
+
+    of: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to phase `name`."""
+        start = time.perf_counter()
+        yield
+        self.of[name] = round(self.of.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def logged(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """What each process of a run does."""
+    with closed_logs():
+        train_and_measure(config, composed, choices, folder)
+
+
+@contextmanager
+def closed_logs() -> Iterator[None]:
+    """End the W&B run, if one was begun, however this run ends: a process has one at a time, and the next job of a sweep would write into it."""
+    try:
+        yield
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+@told_in_words
+def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
+    import lightning as L
+
+    from biqa.building import build_data, build_model, build_stage, build_trainer, quiet, training_length, weights_to_start_from
+    from biqa.data.module import items_an_epoch
+    from biqa.loading import load_corpus
+    from biqa.models.adapters import save_weights
+    from biqa.models.learning import learning_summary
+    from biqa.stages.checkpoints import newest_checkpoint
+    from biqa.stages.together import first, from_first, rank
+
+    quiet()
+    seconds = Seconds()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    stage_one = stage_one_of(config, composed, choices)
+    weights = weights_to_start_from(config, default=stage_one)
+    with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
+        vlm = build_model(composed, vision=stage_one is None, weights=weights)
+        build_trainer(composed, folder, logs=False)
+    with seconds.phase("data"):
+        corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
+    print_notes(corpus)
+    if first():
+        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
+        mark(folder.path)
+
+    if stage_one is None:
+        train, val = corpus.items("train"), corpus.items("val")
+        test = {images.card.name: images.items("test") for images in corpus.test}
+    else:
+        with seconds.phase("describe"):
+            train, val, test = described_items(config, composed, folder, stage_one, corpus)
+    shown = corpus.weights(train)
+    epochs, steps = training_length(composed, items_an_epoch(shown))
+    stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
+    if vlm.vision and first():
+        print(cost_of_images(stage, [*train, *(item for items in test.values() for item in items)][:8]))
+    data = build_data(composed, stage, train=train, weights=shown, val=val)
+    trainer = build_trainer(composed, folder, epochs)
+    if epochs:
+        print(f"{learning_summary(vlm)}\n{epochs} epochs, {steps} steps")
+        # again: a resumed stage 2 has not described its images since. Dropout draws other numbers in each process
+        L.seed_everything((config.seed + rank()) % 2**32, workers=True, verbose=False)
+        with seconds.phase("fit"):
+            trainer.fit(stage, data, ckpt_path=from_first(lambda: newest_checkpoint(folder.checkpoints)), weights_only=True)
+        save_weights(vlm, folder.path, write=first())
+    stage.learn_without_steps(train)
+    with seconds.phase("answer"):
+        answer(composed, folder, stage, trainer, test)
+    if first():
+        with seconds.phase("evaluate"):
+            metrics = measure(config, folder, corpus)
+        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, repeats=stage.repeats)
+
+
+def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
+    """What a picture costs the decoder, from some of them: families differ, and those that keep a picture's shape by picture."""
+    from biqa.language.prompts import JOINT
+
+    prompts = [stage.image_prompt(item, JOINT) for item in items]
+    counts = ([stage.vlm.visual_tokens(prompt) for prompt in prompts], [len(prompt.ids) for prompt in prompts])
+    tokens, positions = (f"{min(of)}" if min(of) == max(of) else f"{min(of)} to {max(of)}" for of in counts)
+    return f"{tokens} visual tokens an image, {positions} positions a prompt"
+
+
+def print_notes(corpus: "Corpus") -> None:
+    """What is odd about the data sets, before time is spent on them."""
+    for images in corpus.sets:
+        for note in images.notes:
+            print(f"{images.card.name}: {note}")
+        if images.skipped:
+            print(f"{images.card.name}: left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
+
+
+def answer(composed: DictConfig, folder: RunFolder, stage: "StageModule", trainer: "L.Trainer", test: "Mapping[str, list[Item]]") -> None:
+    """A table of answers for each data set that has none yet (a killed run has some)."""
+    from biqa.building import build_data
+    from biqa.evaluation.answers import answers_frame, write_answers
+    from biqa.stages.together import first, from_first
+
+    for dataset, items in test.items():
+        if not from_first(folder.answers(dataset).is_file):
+            rows = rows_of(trainer, stage, build_data(composed, stage, predict=items), len(items))
+            if first():
+                write_answers(answers_frame({"dataset": dataset, **row} for row in rows), folder.answers(dataset))
+
+
+def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
+    """The stage 1 that a stage-2 run builds on, or None for the other stages."""
+    if not isinstance(config.stage, schema.InferenceStage):
+        return None
+    if config.stage.perception is not None:
+        return find_run(config.stage.perception, "stage.perception", stage_class=STAGE_ONE)
+    return find_stage_one(plain(OmegaConf.to_container(composed)), choices, STAGE_ONE)
+
+
+def verdict_options(stage: schema.Stage) -> dict[str, Any]:
+    """What a stage that ends in a level word takes beyond the others."""
+    return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
+
+
+def rows_of(trainer: "L.Trainer", stage: "StageModule", data: "DataModule", images: int) -> "list[Row]":
+    """Rows of so many images in their order: in the first process those of all, in the others their own."""
+    from biqa.data.shares import merged
+    from biqa.stages.together import gathered_by_first
+
+    batches: Any = trainer.predict(stage, data) or []  # Lightning's union
+    rows: list[Row] = [row for batch in batches for row in batch]
+    if not rows:
+        return []
+    queries = len(rows) // len(data.predict)
+    assert len(rows) == queries * len(data.predict), "images were answered unequally often"
+    by_image = [rows[at : at + queries] for at in range(0, len(rows), queries)]
+    parts = gathered_by_first(by_image)
+    return [row for of_image in (merged(parts, images) if parts else by_image) for row in of_image]
+
+
+def described_items(
+    config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder, corpus: "Corpus"
+) -> "tuple[list[Item], list[Item], dict[str, list[Item]]]":
+    """Items of stage 2: descriptions to learn from, to validate on, and by data set (one for each query) to answer from."""
+    from biqa.data.module import Item
+
+    assert isinstance(config.stage, schema.InferenceStage)
+    source = config.stage.descriptions
+    train = [] if source == "generated" else corpus.items("train")
+    val: list[Item] = []
+    for images in corpus.training:
+        if source != "target":
+            written = describe(composed, folder, stage_one, images, split="train", repeats=config.stage.generated_per_image - 1)
+            train += images.items("train", written)
+        val += images.items("val", describe(composed, folder, stage_one, images, split="val", repeats=0))
+    test: dict[str, list[Item]] = {}
+    for images in corpus.test:
+        written = describe(composed, folder, stage_one, images, split="test", repeats=config.sampling.repeats)
+        test[images.card.name] = [Item(record, tuple(written[record.image])) for record in images.split("test")]
+    return train, val, test
+
+
+def describe(
+    composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images", *, split: "Split", repeats: int
+) -> dict[str, list[str]]:
+    """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
+    import pandas as pd
+
+    from biqa.building import build_data, build_stage, build_stage_one, build_trainer
+    from biqa.stages.together import first, from_first
+
+    file = folder.descriptions / f"{images.card.name}-{split}.parquet"
+    if not from_first(file.is_file):
+        vlm = build_stage_one(composed, stage_one)
+        stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
+        items = images.items(split)
+        rows = rows_of(build_trainer(composed, folder, logs=False), stage, build_data(composed, stage, predict=items), len(items))
+        if first():
+            folder.descriptions.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
+            file.with_suffix(".tmp").replace(file)
+    table = from_first(lambda: pd.read_parquet(file)).sort_values(["image", "query"], kind="stable")
+    return {str(image): list(rows["description"]) for image, rows in table.groupby("image", sort=False)}
+
+
+def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:
+    """Figures by data set, from the answers tables on disk: what a later reading of them gives too."""
+    from biqa.evaluation.answers import read_answers
+    from biqa.evaluation.descriptions import evaluate_descriptions
+    from biqa.evaluation.evaluate import evaluate
+
+    resamples = config.evaluation.resamples
+    metrics: dict[str, Any] = {}
+    for images in corpus.test:
+        answers = read_answers(folder.answers(images.card.name))
+        if config.stage._target_ == STAGE_ONE:
+            features = {image: target.features for image, target in images.targets.items()} or None
+            taught = [images] if images.weight else corpus.training  # the majority answer of its own training images, where it has some
+            training = [one.targets[record.image].features for one in taught for record in one.split("train")]
+            metrics[images.card.name] = evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
+        else:
+            metrics |= evaluate(answers, resamples=resamples, seed=0)
+    return metrics
+
+
+def write(
+    config: schema.Config,
+    composed: DictConfig,
+    choices: Mapping[str, str],
+    folder: RunFolder,
+    corpus: "Corpus",
+    *,
+    metrics: dict[str, Any],
+    seconds: Seconds,
+    repeats: int,
+) -> None:
+    """result.json: the figures and all that is needed to know where they come from."""
+    from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
+
+    result = {
+        "schema": 1,
+        "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning", "quantization")}},
+        "seed": config.seed,
+        "metrics": metrics,
+        "sampling": {"repeats": repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
+        "data": {
+            images.card.name: {
+                "images": len(images.split("test")) if images in corpus.test else 0,
+                "trained_on": len(images.split("train")) if images.weight and config.stage.epochs else 0,
+                "fingerprint": images.fingerprint,
+                "stand_in": images.card.stand_in,
+                "skipped": images.skipped,
+                "notes": images.notes,
+            }
+            for images in corpus.sets
+        },
+        "config": OmegaConf.to_container(composed),
+        "versions": collect_versions(),
+        "git_commit": git_commit(),
+        "hardware": hardware(),
+        "seconds": seconds.of,
+    }
+    write_result(result, folder.result)
