@@ -3,12 +3,13 @@
 import os
 import signal
 import time
+from multiprocessing import get_context
 
 import pytest
 import torch
 
 from biqa.errors import BadRecord, IncompatibleChoice
-from biqa.processes import STARTED_HERE, ProcessDied, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.processes import STARTED_HERE, ProcessDied, _wait_for, launch, placed, processes_wanted, refuse_alone, refuse_other_number
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resource_tracker")
 
@@ -73,6 +74,18 @@ def test_what_goes_wrong_in_one_ends_all_and_is_told_once(how, error, said):
     with pytest.raises(error, match=said):
         launch(2, go_wrong, how, gpus=False)
     assert time.monotonic() - start < 40
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_the_cause_although_another_has_told_of_its_loss(tmp_path):
+    process = get_context("spawn").Process(target=die, name="rank 1")
+    process.start()
+    process.join()
+    (tmp_path / "rank 0.error").touch()
+    assert _wait_for([process], tmp_path) == (True, process)
 
 
 def test_torchrun_and_srun_are_seen_and_a_job_of_one_task_is_not():

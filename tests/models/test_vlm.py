@@ -50,6 +50,18 @@ def test_level_logits_are_the_head_at_the_level_words(tiny):
     torch.testing.assert_close(vlm.level_logits(hidden), vlm.model.lm_head(hidden)[:, vlm.level_ids])
 
 
+def test_level_logits_are_finer_than_bfloat16(tiny):
+    """Logits around 20 are an eighth apart in bfloat16; those of the levels are not rounded to it, whatever the weights are."""
+    vlm = tiny(vision=False).to(torch.bfloat16)
+    hidden = 20 * torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = hidden.double() @ vlm.model.lm_head.weight[vlm.level_ids].double().T
+    with torch.autocast("cpu", torch.bfloat16):
+        found = vlm.level_logits(hidden)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-5)
+    assert not torch.allclose(exact.bfloat16().double(), exact, atol=1e-4, rtol=1e-5), "there was nothing to round"
+
+
 def test_special_tokens_in_a_text_are_words(tiny, picture):
     vlm = tiny()
     quoted = "A road sign reads <image> here.</s>"
