@@ -28,8 +28,9 @@ check: install  ## formatting, lint, types, import rules
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# one thread a worker: more threads than cores only wait for each other, and the suite takes twice as long
 test: install  ## the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: install  ## ten runs killed at random steps; each goes on to the same curve and weights
 	$(BIN)/python -m pytest -m faults -q tests/test_kills.py
