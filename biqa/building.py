@@ -48,8 +48,8 @@ OTHERS_WARNINGS = (
 OF_TRAINING = ("lr", "min_steps", "batch_size", "text_batch_size")
 """Options of a model that say how it learns and not what it is."""
 
-OF_STEPS = ("lr", "projector_lr", "weight_decay", "warmup")
-"""Options of tuning that say how steps are taken and not what learns."""
+OF_STEPS = ("lr", "projector_lr", "projector_start", "weight_decay", "warmup")
+"""Options of tuning that say how learning begins and goes on and not what learns."""
 
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""

@@ -16,6 +16,7 @@ from biqa.stopping import mark, told_in_words
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
 
     from biqa.data.module import DataModule, Item
     from biqa.data.record import Split
@@ -63,7 +64,6 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     from biqa.loading import load_corpus
     from biqa.models.adapters import save_weights
     from biqa.models.learning import learning_summary
-    from biqa.stages.checkpoints import newest_checkpoint
     from biqa.stages.together import first, from_first, rank
 
     quiet()
@@ -99,7 +99,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         # again: a resumed stage 2 has not described its images since. Dropout draws other numbers in each process
         L.seed_everything((config.seed + rank()) % 2**32, workers=True, verbose=False)
         with seconds.phase("fit"):
-            trainer.fit(stage, data, ckpt_path=from_first(lambda: newest_checkpoint(folder.checkpoints)), weights_only=True)
+            fit(config, folder, trainer, stage, data)
         save_weights(vlm, folder.path, write=first())
     stage.learn_without_steps(train)
     with seconds.phase("answer"):
@@ -118,6 +118,35 @@ def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
     counts = ([stage.vlm.visual_tokens(prompt) for prompt in prompts], [len(prompt.ids) for prompt in prompts])
     tokens, positions = (f"{min(of)}" if min(of) == max(of) else f"{min(of)} to {max(of)}" for of in counts)
     return f"{tokens} visual tokens an image, {positions} positions a prompt"
+
+
+def fit(config: schema.Config, folder: RunFolder, trainer: "L.Trainer", stage: "StageModule", data: "DataModule") -> None:
+    """Train, from the newest checkpoint if there is one."""
+    import torch
+
+    from biqa.stages.checkpoints import newest_checkpoint
+    from biqa.stages.together import from_first
+
+    checkpoint = from_first(lambda: newest_checkpoint(folder.checkpoints))
+    if config.tuning.projector_start == "words" and stage.vlm.vision and checkpoint is None:
+        divided = config.strategy.kind not in ("auto", "ddp")  # perhaps because it is too large for one device
+        start_projector(stage, data, torch.device("cpu") if divided else trainer.strategy.root_device)
+    trainer.fit(stage, data, ckpt_path=checkpoint, weights_only=True)
+
+
+def start_projector(stage: "StageModule", data: "DataModule", device: "torch.device") -> None:
+    """Begin with a projector that was fitted to training images: several processes all with the first one's."""
+    from biqa.models.projector import MOST, begin_with, fitted_to_words
+    from biqa.models.vlm import Prompt
+    from biqa.stages.together import from_first
+
+    stage.vlm.to(device)
+    some = range(0, len(data.train), -(-len(data.train) // MOST))  # of a mixture, some of each part
+    examples = (data.train[place] for place in some)
+    asked = ((Prompt(tuple(one.prompt), data.collate([one]).image), one.answer) for one in examples)
+    start = from_first(lambda: fitted_to_words(stage.vlm, asked))
+    begin_with(stage.vlm, start)
+    print(start)
 
 
 def print_notes(corpus: "Corpus") -> None:

@@ -117,6 +117,16 @@ def test_every_cell_composes_or_is_refused_with_a_reason_and_a_way_out(composed_
         (["tuning.projector=true"], "tuning.projector=true with tuning=full, with which every part learns.*choose tuning=lora"),
         (["tuning=lora", "tuning.frozen=[tower]"], "tuning.frozen= with tuning=lora, with which nothing of the base learns"),
         (["tuning=lora", "tuning.projector_lr=1e-3"], "tuning.projector_lr= and the projector does not learn. Choose tuning.projector=true"),
+        (
+            ["tuning=lora", "tuning.projector_start=words"],
+            "tuning.projector_start=words and the projector does not learn. Choose tuning.projector=true",
+        ),
+        (
+            ["tuning.frozen=[projector]", "tuning.projector_start=words", "tuning.projector_lr=1"],
+            "projector_lr= and tuning.projector_start=words and",
+        ),
+        (["tuning.projector_start=random"], "tuning.projector_start=random is not known: choose loaded or words"),
+        (["tuning.projector_start=words", "stage.init_from=runs/a"], "words with stage.init_from=: that run's projector would be thrown away"),
         (["tuning.projector_lr=0"], "tuning.projector_lr=0.0: choose a learning rate above 0"),
         (["export.merge=true"], "export.merge=true with tuning=full: model/ is a whole model already"),
         (["export.merge=true", "tuning=lora", "stage=zero_shot"], "export.merge=true with stage.epochs=0: nothing is learnt"),

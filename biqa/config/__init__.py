@@ -99,7 +99,8 @@ class Config:
                     learns=self.stage.epochs > 0,
                     text_alone=isinstance(self.stage, InferenceStage),
                     merge=self.export.merge,
-                    projector_lr=self.tuning.projector_lr is not None and not self.tuning.projector_learns,
+                    no_use=[] if self.tuning.projector_learns else self.tuning.of_projector,
+                    started_twice=self.tuning.projector_start == "words" and self.stage.init_from not in (None, "base"),
                 ),
                 *((text == "", f"{option}= is empty: give a value, or leave the option out.") for option, text in _words(self)),
             ]

@@ -9,6 +9,7 @@ from biqa.config.checks import pattern_problem, refuse
 
 PARTS = ("tower", "projector", "decoder")
 QUANTIZATIONS = ("none", "int8", "nf4")
+STARTS = ("loaded", "words")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -51,6 +52,8 @@ class Tuning:
     """Peak learning rate."""
     projector_lr: float | None = None
     """That of the projector, where it learns: one that starts untrained needs more than LoRA does; null: as `lr`."""
+    projector_start: str = "loaded"
+    """How the projector begins: "loaded", or for one that was never taught "words": fitted at once to those of the answers."""
     weight_decay: float = MISSING
     """AdamW's, on weight matrices."""
     warmup: float = MISSING
@@ -85,6 +88,10 @@ class Tuning:
                     self.projector_lr is not None and not 0 < self.projector_lr < math.inf,
                     f"tuning.projector_lr={self.projector_lr}: choose a learning rate above 0, or null for tuning.lr.",
                 ),
+                (
+                    self.projector_start not in STARTS,
+                    f"tuning.projector_start={self.projector_start} is not known: choose {' or '.join(STARTS)}.",
+                ),
                 (not 0 <= self.weight_decay < math.inf, f"tuning.weight_decay={self.weight_decay}: choose 0 or more."),
                 (self.kind == "lora" and self.alpha < 1, f"tuning.alpha={self.alpha}: LoRA needs an alpha of at least 1."),
                 (not 0 <= self.dropout < 1, f"tuning.dropout={self.dropout} is a share: choose a value in [0, 1)."),
@@ -110,8 +117,13 @@ class Tuning:
 
     @property
     def projector_learns(self) -> bool:
-        """Whether there is something for `projector_lr`."""
+        """Whether there is something for `of_projector`."""
         return self.projector if self.kind == "lora" else "projector" not in self.frozen
+
+    @property
+    def of_projector(self) -> list[str]:
+        """Options given that say how a projector learns."""
+        return ["tuning.projector_lr="] * (self.projector_lr is not None) + ["tuning.projector_start=words"] * (self.projector_start == "words")
 
 
 @dataclass
@@ -123,7 +135,7 @@ class Export:
 
 
 def tuning_problems(
-    *, tuning: str, frozen: list[str], quantization: str, learns: bool, text_alone: bool, merge: bool, projector_lr: bool
+    *, tuning: str, frozen: list[str], quantization: str, learns: bool, text_alone: bool, merge: bool, no_use: list[str], started_twice: bool
 ) -> list[tuple[bool, str]]:
     """What cannot go together, entries for `refuse`; each names the nearest that can.
 
@@ -134,7 +146,8 @@ def tuning_problems(
         learns: whether the stage trains at all.
         text_alone: whether it runs on the decoder alone.
         merge: whether base and adapter shall be merged.
-        projector_lr: whether the projector has a learning rate of its own that nothing would use.
+        no_use: options of a projector that learns, and it does not.
+        started_twice: whether the projector is to begin anew and that of another run is to be gone on with.
     """
     return [
         (
@@ -155,8 +168,13 @@ def tuning_problems(
             "export.merge=true with tuning=full: model/ is a whole model already, which transformers loads. Leave it out.",
         ),
         (
-            projector_lr,
-            "tuning.projector_lr= and the projector does not learn. Choose tuning.projector=true (tuning=lora), take it out of tuning.frozen "
+            bool(no_use),
+            f"{' and '.join(no_use)} and the projector does not learn. Choose tuning.projector=true (tuning=lora), take it out of tuning.frozen "
             "(tuning=full), or leave it out.",
+        ),
+        (
+            started_twice,
+            "tuning.projector_start=words with stage.init_from=: that run's projector would be thrown away. Choose tuning.projector_start=loaded, "
+            "or stage.init_from=base.",
         ),
     ]

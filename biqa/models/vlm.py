@@ -218,25 +218,31 @@ class VLM(nn.Module):
         output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **seen)
         return output.last_hidden_state
 
-    @torch.no_grad()
     def tower_features(self, prompt: Prompt) -> Tensor:
         """What the projector is given for the image of a prompt: [positions, width]."""
-        given: list[Tensor] = []
+        return self.passed(prompt, self.model.get_submodule(self.family.projector[0]))[0]
 
-        def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            given.append(next(value for value in (*arguments, *named.values()) if isinstance(value, Tensor)))
+    @torch.no_grad()
+    def passed(self, prompt: Prompt, module: nn.Module) -> tuple[Tensor, Tensor]:
+        """What a module is given for a prompt and what it answers, [positions, width] each. What comes after it is not computed."""
+        seen: list[Tensor] = []
+
+        def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], answered: Any) -> None:  # noqa: ANN401 (as modules differ)
+            seen.append(next(value for value in (*arguments, *named.values()) if isinstance(value, Tensor)))
+            seen.append(answered if isinstance(answered, Tensor) else answered[0])
             raise _SeenEnough
 
         ids = torch.tensor([prompt.ids], device=self.device)
         image = {name: value.to(self.device) for name, value in prompt.image.items()}
-        hook = self.model.get_submodule(self.family.projector[0]).register_forward_pre_hook(stop, with_kwargs=True)
+        hook = module.register_forward_hook(stop, with_kwargs=True)
         try:
             self.hidden(ids, torch.ones_like(ids), image=image)
         except _SeenEnough:
             pass
         finally:
             hook.remove()
-        return given[0].flatten(0, -2)
+        given, answered = seen
+        return given.flatten(0, -2), answered.flatten(0, -2)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Output head: [..., D] -> [..., V] in float32."""

@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from biqa.building import quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
-from biqa.stages.probe import PENALTIES, Probe
+from biqa.models.ridge import PENALTIES
+from biqa.stages.probe import Probe
 
 OPTIONS = {
     "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "total_steps": 0, "repeats": 10, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 0,
