@@ -107,7 +107,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     if first():
         with seconds.phase("evaluate"):
             metrics = measure(config, folder, corpus)
-        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, repeats=stage.repeats)
+        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, stage=stage)
 
 
 def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
@@ -275,21 +275,22 @@ def write(
     *,
     metrics: dict[str, Any],
     seconds: Seconds,
-    repeats: int,
+    stage: "StageModule",
 ) -> None:
     """result.json: the figures and all that is needed to know where they come from."""
     from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
+    from biqa.stages.together import world
 
     result = {
         "schema": 1,
         "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning", "quantization")}},
         "seed": config.seed,
         "metrics": metrics,
-        "sampling": {"repeats": repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
+        "sampling": {"repeats": stage.repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
         "data": {
             images.card.name: {
                 "images": len(images.split("test")) if images in corpus.test else 0,
-                "trained_on": len(images.split("train")) if images.weight and config.stage.epochs else 0,
+                "trained_on": len(images.split("train")) if images.weight and (config.stage.epochs or stage.learns_without_steps) else 0,
                 "fingerprint": images.fingerprint,
                 "stand_in": images.card.stand_in,
                 "skipped": images.skipped,
@@ -300,7 +301,7 @@ def write(
         "config": OmegaConf.to_container(composed),
         "versions": collect_versions(),
         "git_commit": git_commit(),
-        "hardware": hardware(),
+        "hardware": {**hardware(), "processes": world()},
         "seconds": seconds.of,
     }
     write_result(result, folder.result)

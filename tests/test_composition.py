@@ -148,7 +148,17 @@ WIDE = ("model.hidden=64", "stage.epochs=1", "stage.batch_size=8", "tuning.lr=1e
 @pytest.mark.parametrize(
     ("stages", "options"),
     [
-        (("1", "2"), ("tuning=lora", "quantization=nf4", "tuning.projector=true", "tuning.projector_lr=1e-2", "export.merge=true")),
+        (
+            ("1", "2"),
+            (
+                "tuning=lora",
+                "quantization=nf4",
+                "tuning.projector=true",
+                "tuning.projector_lr=1e-2",
+                "tuning.projector_start=words",
+                "export.merge=true",
+            ),
+        ),
         (("joint",), ("tuning=lora", "quantization=int8", "tuning.tower=true", "export.merge=true")),
         (("joint",), ("tuning=full", "tuning.frozen=[tower]")),
         (("zero_shot",), ("quantization=nf4",)),

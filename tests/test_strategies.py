@@ -105,7 +105,9 @@ def test_two_processes_end_with_the_weights_curves_and_answers_of_one(runs, name
     for curve in ("val/loss", "train/loss"):
         if curve in curves[0]:
             pd.testing.assert_series_equal(curves[0][curve], curves[1][curve], rtol=TOLERANCE)
-    metrics, others = (read_result(folder / "result.json")["metrics"]["synthetic"] for folder in (one, two))
+    results = [read_result(folder / "result.json") for folder in (one, two)]
+    assert [result["hardware"]["processes"] for result in results] == [1, 2]
+    metrics, others = (result["metrics"]["synthetic"] for result in results)
     assert {figure: others[figure].get("value") for figure in others} == pytest.approx(
         {figure: metrics[figure].get("value") for figure in metrics}, abs=TOLERANCE, nan_ok=True
     )

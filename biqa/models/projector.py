@@ -40,7 +40,8 @@ class Start:
     """Share of the variance of the answers' mean word vectors that each image's features tell when that image is left out; 0 or less: nothing."""
 
     def __str__(self) -> str:
-        return f"the projector starts with the words of {self.images:,} answers, of which the images tell {max(0.0, self.explained):.1%}"
+        told = f"{max(0.0, self.explained):.1%} of how they differ, wording included"
+        return f"the projector starts with the words of {self.images:,} answers: images that were left out tell {told}"
 
 
 def fitted_to_words(vlm: VLM, examples: Iterable[tuple[Prompt, Sequence[int]]]) -> Start:

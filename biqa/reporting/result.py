@@ -31,7 +31,7 @@ KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versi
 - `metrics`: {data set: {metric: {"value", "low", "high"}}}, NaN where undefined (null in the file);
 - `sampling`: repeats (N), temperature (T), top_p; `data`: {data set: {"images" (answered), "trained_on"
   (training images; 0: none), "fingerprint", "stand_in", "skipped", "notes"}};
-- `config`: the composed config; `versions`, `git_commit`, `hardware`; `seconds`: wall seconds by phase.
+- `config`: the composed config; `versions`, `git_commit`, `hardware` (with the number of processes); `seconds`: wall seconds by phase.
 """
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "numpy", "scipy", "pandas", "pillow")

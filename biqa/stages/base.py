@@ -34,6 +34,9 @@ class StageModule(L.LightningModule):
         seed: draws the sampled answers.
     """
 
+    learns_without_steps = False
+    """Whether the stage learns at once from the training images, before it answers."""
+
     def __init__(
         self,
         vlm: VLM,
@@ -74,7 +77,7 @@ class StageModule(L.LightningModule):
         raise NotImplementedError
 
     def learn_without_steps(self, train: Sequence[Item]) -> None:
-        """What a stage learns at once, before it answers: nothing, unless a subclass has it otherwise."""
+        """What a stage learns at once: nothing, unless it `learns_without_steps`."""
 
     def image_prompt(self, item: Item, question: str) -> Prompt:
         """The question about the item's image."""

@@ -27,6 +27,8 @@ class Probe(VerdictModule):
         vlm: the model, as it is; `options`: see StageModule.
     """
 
+    learns_without_steps = True
+
     def __init__(self, vlm: VLM, **options: Any) -> None:  # noqa: ANN401 (StageModule's own)
         super().__init__(vlm, **{**options, "repeats": 0})
         self.train_items: Sequence[Item] = ()

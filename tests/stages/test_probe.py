@@ -10,7 +10,10 @@ from biqa.building import quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
 from biqa.models.ridge import PENALTIES
+from biqa.reporting.result import read_result
 from biqa.stages.probe import Probe
+
+pytest_plugins = ["small_runs"]
 
 OPTIONS = {
     "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "total_steps": 0, "repeats": 10, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 0,
@@ -61,3 +64,9 @@ def test_the_decoder_is_not_run_for_features(tiny, picture):
     features = vlm.tower_features(vlm.prompt("x", picture()))
     assert features.shape == (9, 32)
     assert ran == []
+
+
+def test_a_run_of_it_is_told_from_one_that_learnt_nothing(run, tmp_path):
+    assert run(tmp_path, "probe", "stage=probe").code == 0
+    assert read_result(tmp_path / "probe" / "result.json")["data"]["synthetic"]["trained_on"] == 24
+    assert not (tmp_path / "probe" / "model").exists()
