@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from biqa.errors import IncompatibleChoice
 from biqa.models.precision import projector_modules
-from biqa.models.ridge import ridge
 from biqa.models.vlm import VLM, Prompt
 
 MOST = 2000
@@ -36,12 +37,9 @@ class Start:
     """[D]."""
     images: int
     """How many it was fitted to."""
-    explained: float
-    """Share of the variance of the answers' mean word vectors that each image's features tell when that image is left out; 0 or less: nothing."""
 
     def __str__(self) -> str:
-        told = f"{max(0.0, self.explained):.1%} of how they differ, wording included"
-        return f"the projector starts with the words of {self.images:,} answers: images that were left out tell {told}"
+        return f"the projector starts with the words of {self.images:,} answers"
 
 
 def fitted_to_words(vlm: VLM, examples: Iterable[tuple[Prompt, Sequence[int]]]) -> Start:
@@ -67,8 +65,10 @@ def fitted_to_words(vlm: VLM, examples: Iterable[tuple[Prompt, Sequence[int]]]) 
         means.append(given.mean(0).cpu().numpy())
         words.append(table[torch.tensor(list(answer), device=table.device)].detach().float().mean(0).cpu().numpy())
         positions += [given.cpu()] if len(positions) < SPREAD_OVER else []
-    fit = ridge().fit(np.stack(means), np.stack(words))
-    scale, regression = (part for _, part in fit.steps)
+    scale = StandardScaler().fit(np.stack(means))
+    # a direction of average variance keeps half of its size. Leave-one-out would keep next to nothing: most of how answers differ is their wording,
+    # which no image tells, and steps will follow that learn which direction says what
+    regression = Ridge(alpha=len(means)).fit(scale.transform(np.stack(means)), np.stack(words))
     weight = torch.tensor(regression.coef_ / scale.scale_, dtype=torch.float32)
     centre = torch.tensor(scale.mean_, dtype=torch.float32)
     spread = ((torch.cat(positions) - centre) @ weight.T).std()
@@ -77,7 +77,6 @@ def fitted_to_words(vlm: VLM, examples: Iterable[tuple[Prompt, Sequence[int]]]) 
         weight=weight,
         bias=torch.tensor(np.mean(words, 0), dtype=torch.float32) - weight @ centre,
         images=len(means),
-        explained=1.0 + float(regression.best_score_) / float(np.var(words, axis=0).mean()),
     )
 
 

@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from biqa.data.module import Item
 from biqa.language.levels import soft_target
 from biqa.language.prompts import JOINT
-from biqa.models.ridge import ridge
 from biqa.models.vlm import VLM
 from biqa.stages.base import Row
 from biqa.stages.verdict import VerdictModule
+
+PENALTIES: NDArray[np.float64] = np.logspace(0, 5, 11)
+"""Of the ridge, on features of unit variance; leave-one-out on the training images chooses."""
 
 
 class Probe(VerdictModule):
@@ -41,7 +45,7 @@ class Probe(VerdictModule):
     def on_predict_start(self) -> None:
         """Fit."""
         features = np.stack([self._features(item) for item in self.train_items])
-        self.regression = ridge().fit(features, [item.record.q for item in self.train_items])
+        self.regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(features, [item.record.q for item in self.train_items])
 
     def answer(self, items: list[Item]) -> list[Row]:
         """One row of the answers table an image, without a description."""

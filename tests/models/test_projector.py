@@ -6,7 +6,7 @@ import torch
 from checkpoints import NAMES
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from biqa import config as schema
@@ -14,7 +14,6 @@ from biqa.building import build_model, quiet
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt
 from biqa.models.projector import begin_with, fitted_to_words, last_layer
-from biqa.models.ridge import PENALTIES
 
 LORA = {"kind": "lora", "rank": 2, "alpha": 4, "dropout": 0.0, "targets": None, "freeze": None, "projector": True}
 SAID = ("The image is very dark.", "The image is very bright.")
@@ -26,11 +25,8 @@ def pictures(number, seed):
     return [Image.fromarray(np.clip(rng.normal((60, 190)[i % 2], 25, (64, 64, 3)), 0, 255).astype(np.uint8)) for i in range(number)]
 
 
-def examples(vlm, number=40, seed=0, shuffled=False):
-    order = np.random.default_rng(1).permutation(number) if shuffled else range(number)
-    return [
-        (vlm.prompt("How does it look?", picture), vlm.opening(SAID[place % 2])) for picture, place in zip(pictures(number, seed), order, strict=True)
-    ]
+def examples(vlm, number=40, seed=0):
+    return [(vlm.prompt("How does it look?", picture), vlm.opening(SAID[place % 2])) for place, picture in enumerate(pictures(number, seed))]
 
 
 def vectors(vlm, answers):
@@ -60,7 +56,7 @@ def test_new_images_say_what_their_answers_would(vlm):
     assert not right(new)
     start = fitted_to_words(vlm, examples(vlm))
     assert start.images == 40
-    assert start.explained > 0.8
+    assert str(start) == "the projector starts with the words of 40 answers"
     begin_with(vlm, start)
     assert right(new)
 
@@ -72,7 +68,7 @@ def test_it_is_the_ridge_regression_of_scikit_learn_enlarged(vlm):
     means = np.stack([one.mean(0).numpy() for one in given])
     words = vectors(vlm, [answer for _, answer in made]).numpy()
     scale = StandardScaler().fit(means)
-    expected = RidgeCV(PENALTIES).fit(scale.transform(means), words).predict(scale.transform(means)) - words.mean(0)
+    expected = Ridge(alpha=40).fit(scale.transform(means), words).predict(scale.transform(means)) - words.mean(0)
     begin_with(vlm, fitted_to_words(vlm, made))
     got = spoken(vlm, [prompt for prompt, _ in made]).numpy() - words.mean(0)
     factor = (got * expected).sum() / (expected**2).sum()
@@ -80,12 +76,6 @@ def test_it_is_the_ridge_regression_of_scikit_learn_enlarged(vlm):
     np.testing.assert_allclose(got, factor * expected, atol=1e-5)
     tokens = torch.cat([layer(one) for one in given]) - torch.tensor(words.mean(0))
     assert float(tokens.detach().std()) == pytest.approx(float(vlm.model.get_input_embeddings().weight.std()), rel=1e-4)
-
-
-def test_answers_that_images_do_not_tell_are_told_apart(vlm):
-    start = fitted_to_words(vlm, examples(vlm, shuffled=True))
-    assert start.explained < 0.1
-    assert str(start).startswith("the projector starts with the words of 40 answers: images that were left out tell ")
 
 
 WITHOUT_BIAS = ("smolvlm", "idefics3")

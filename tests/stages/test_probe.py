@@ -9,9 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from biqa.building import quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
-from biqa.models.ridge import PENALTIES
 from biqa.reporting.result import read_result
-from biqa.stages.probe import Probe
+from biqa.stages.probe import PENALTIES, Probe
 
 pytest_plugins = ["small_runs"]
 
