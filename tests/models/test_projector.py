@@ -49,16 +49,16 @@ def vlm(tiny):
 def test_new_images_say_what_their_answers_would(vlm):
     def right(prompts):
         along = (spoken(vlm, prompts) - (dark + bright) / 2) @ (bright - dark)
-        return bool((along[0::2] < 0).all() and (along[1::2] > 0).all())
+        return float(torch.cat([along[0::2] < 0, along[1::2] > 0]).float().mean())
 
     dark, bright = vectors(vlm, [vlm.opening(text) for text in SAID])
     new = [prompt for prompt, _ in examples(vlm, 20, seed=5)]
-    assert not right(new)
+    assert right(new) == 0.5
     start = fitted_to_words(vlm, examples(vlm))
     assert start.images == 40
     assert str(start) == "the projector starts with the words of 40 answers"
     begin_with(vlm, start)
-    assert right(new)
+    assert right(new) >= 0.9
 
 
 def test_it_is_the_ridge_regression_of_scikit_learn_enlarged(vlm):
