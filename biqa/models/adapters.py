@@ -193,7 +193,7 @@ def load_weights(vlm: VLM, folder: Path) -> None:
     if adapted:
         read_adapter(vlm, state, source)
         return
-    if not vlm.vision and any(vlm.family.text_key(key) is None for key in state):
+    if not vlm.vision and not state.keys() <= vlm.backbone.state_dict().keys():
         state = text_weights(state, vlm.family)
     _load_all(vlm, state, source)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,19 @@ def test_a_decoder_takes_its_weights_out_of_a_whole_model(tiny, tmp_path, option
     save_weights(tuned, tmp_path)
     load_weights(decoder, tmp_path)
     torch.testing.assert_close(hidden(decoder), hidden(tuned))
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen2_5_vl", "llava"])
+def test_a_decoder_tuned_alone_comes_back(tiny, checkpoint, tmp_path, family):
+    """What a stage 2 with tuning=full has learnt."""
+    build = tiny if family == "tiny" else partial(checkpoint, family)
+    tuned, again = build(vision=False), build(vision=False)
+    with torch.no_grad():
+        tuned.model.get_input_embeddings().weight.add_(1.0)
+    save_weights(tuned, tmp_path)
+    load_weights(again, tmp_path)
+    learnt = tuned.backbone.state_dict()
+    assert all(torch.equal(value, learnt[name]) for name, value in again.backbone.state_dict().items())
 
 
 def test_a_full_model_loads_with_transformers_alone(tiny, picture, tmp_path):
