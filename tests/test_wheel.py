@@ -63,7 +63,8 @@ def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -
     assert names == {f"biqa/{name}" for name in package} | {f"biqa/conf/{name}" for name in configs}
     assert {"biqa/conf/config.yaml", "biqa/conf/report.yaml", "biqa/conf/stage/inference.yaml", "biqa/run.py"} <= names
     assert [name for name in names if name.endswith(".csv")] == ["biqa/data/kadid_opinions.csv"]
-    assert {Path(name).suffix for name in names} == {".py", ".yaml", ".csv"}
+    assert [name for name in names if name.endswith(".jinja")] == ["biqa/reporting/page.html.jinja"]
+    assert {Path(name).suffix for name in names} == {".py", ".yaml", ".csv", ".jinja"}
 
 
 def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ class FeatureSpec:
     """The number of the first strength: 0 for attributes and kinds, 1 for distortions (KADID-10k's levels 1..5)."""
     ordered: bool = True
     """Whether the strengths are a scale."""
+    better: int | None = None
+    """Whether viewers rate an image higher (+1) or lower (-1) the more of it there is; None where that depends on the image, or has an optimum.
+
+    A choice of the project: sharpness is better; noise, blocks, voted defects and all distortions that grow with their level are worse, but for
+    `altered_contrast`, whose levels mix more contrast with less. In KADID-10k and TID2013 the mean opinion of each of these distortions is lower at
+    the strongest level than at the mildest.
+    """
 
     def sentence(self, template: str, strength: int) -> str:
         """The template with the word for `strength`, first letter upper case.
@@ -72,13 +79,17 @@ ATTRIBUTES: tuple[FeatureSpec, ...] = (
         ("very blurred", "blurred", "moderately sharp", "sharp", "very sharp"),
         ("Details are {strength}.", "The edges look {strength}.", "Its content appears {strength}."),
         lowest=0,
+        better=+1,
     ),
-    FeatureSpec("noise", AMOUNTS, ("There is {strength} noise.", "The image has {strength} noise.", "It shows {strength} noise."), lowest=0),
+    FeatureSpec(
+        "noise", AMOUNTS, ("There is {strength} noise.", "The image has {strength} noise.", "It shows {strength} noise."), lowest=0, better=-1
+    ),
     FeatureSpec(
         "blockiness",
         AMOUNTS,
         ("There are {strength} compression blocks.", "The image has {strength} compression blocks.", "It shows {strength} compression blocks."),
         lowest=0,
+        better=-1,
     ),
 )
 """Attributes of any image, annotated or measured: five strengths 0..4."""
@@ -88,7 +99,7 @@ def _voted(name: str, noun: str, *, seen: str = "") -> FeatureSpec:
     """A defect that viewers voted for; `seen` goes before the noun where nothing else tells it from a measured feature."""
     verb = "are" if noun.endswith("s") else "is"
     templates = (f"There {verb} {{strength}} {seen}{noun}.", f"The image has {{strength}} {seen}{noun}.", f"Viewers note {{strength}} {noun}.")
-    return FeatureSpec(name, AMOUNTS, templates, lowest=0)
+    return FeatureSpec(name, AMOUNTS, templates, lowest=0, better=-1)
 
 
 VOTED_DEFECTS: tuple[FeatureSpec, ...] = (
@@ -112,7 +123,7 @@ DEGREES = ("barely visible", "slight", "noticeable", "strong", "extreme")
 """Levels 1..5 of a distortion (METHOD.md choice: one scale for all that grow with the level, none of them a level word)."""
 
 
-def _growing(name: str, *nouns: str) -> FeatureSpec:
+def _growing(name: str, *nouns: str, better: int | None = -1) -> FeatureSpec:
     """A distortion that grows with its level, under several noun phrases."""
     templates = [
         template
@@ -124,7 +135,7 @@ def _growing(name: str, *nouns: str) -> FeatureSpec:
             f"{{strength}} {noun} can be seen.",
         )
     ]
-    return FeatureSpec(name, DEGREES, tuple(templates), lowest=1)
+    return FeatureSpec(name, DEGREES, tuple(templates), lowest=1, better=better)
 
 
 KADID_DISTORTIONS: tuple[FeatureSpec, ...] = (
@@ -175,7 +186,7 @@ OTHER_DISTORTIONS: tuple[FeatureSpec, ...] = (
     _growing("jpeg_errors", "misplaced stripes", "broken blocks"),
     _growing("jpeg2000_errors", "transmission smears", "transmission errors"),
     _growing("tone_shift", "tonal shift", "shifted brightness"),
-    _growing("altered_contrast", "altered contrast", "contrast alteration"),
+    _growing("altered_contrast", "altered contrast", "contrast alteration", better=None),
     _growing("altered_saturation", "altered saturation", "saturation alteration"),
     _growing("comfort_noise", "synthetic grain", "replaced grain"),
     _growing("compressed_noise", "compressed noise", "compressed grain"),

@@ -41,6 +41,16 @@ def _text_config(config: Any) -> Any:  # noqa: ANN401 (each family has a config 
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Visual tokens that lie row by row over the whole picture: each stands for one cell of it."""
+
+    first: int
+    """How many visual tokens stand before them."""
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Family:
     """Module paths inside a transformers `...ForConditionalGeneration` class, and what an image is in its prompts."""
 
@@ -74,6 +84,8 @@ class Family:
     """Whether visual tokens have positions in rows and columns (M-RoPE, arXiv 2409.12191 section 2.1), so that text after an image goes on early."""
     first_type: bool = False
     """Whether transformers gives visual tokens the type of the model's first weight, whatever that of the other tokens is."""
+    grid: Callable[[Any, Mapping[str, Tensor], int], Grid | None] = lambda config, seen, tokens: None
+    """(model config, the tower's inputs of one image, number of its visual tokens) -> those of them that lie on a grid over the whole picture."""
     visual: str | None = None
     """Regular expression of weights inside the decoder that only visual tokens use: a decoder alone has none of them."""
     stored: tuple[tuple[str, str], ...] = ()
@@ -151,6 +163,24 @@ def _named_tiles(config: Any, made: Mapping[str, Any], token: str) -> str:  # no
     return f"{grid}{chr(10) * bool(grid)}{frame}<global-img>{tile}{frame}"
 
 
+def _grid_of_patches(config: Any, seen: Mapping[str, Tensor], tokens: int) -> Grid:  # noqa: ANN401
+    height, width = seen["pixel_values"].shape[-2:]
+    patch = config.vision_config.patch_size
+    return Grid(_others(config), height // patch, width // patch)
+
+
+def _grid_of_merged_patches(config: Any, seen: Mapping[str, Tensor], tokens: int) -> Grid:  # noqa: ANN401
+    _, rows, columns = seen["image_grid_thw"][0].tolist()
+    return Grid(0, rows // config.vision_config.spatial_merge_size, columns // config.vision_config.spatial_merge_size)
+
+
+def _grid_of_last_tile(config: Any, seen: Mapping[str, Tensor], tokens: int) -> Grid:  # noqa: ANN401
+    """The last tile is the whole image in small, or the only one."""
+    tile = tokens // seen["pixel_values"].shape[0]
+    side = math.isqrt(tile)
+    return Grid(tokens - tile, side, side)
+
+
 def _smaller_square(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
     """A smaller picture, for towers that stretch their positions over any size."""
     vision = config.vision_config
@@ -224,6 +254,7 @@ LLAVA = Family(
     decoder="model.language_model",
     head="lm_head",
     placeholder=_patches,
+    grid=_grid_of_patches,
     fewer=_smaller_square,
     stored=((r"^language_model\.model\.", "model."), (r"^language_model\.lm_head\.", "lm_head.")),
 )
@@ -235,6 +266,7 @@ INTERNVL = Family(
     decoder="model.language_model",
     head="lm_head",
     placeholder=_tiles_in_a_frame,
+    grid=_grid_of_last_tile,
     image_options=(("crop_to_patches", True),),
     fewer=_fewer_tiles,
     tower_linears=("q_proj", "k_proj", "v_proj", "projection_layer", "fc1", "fc2"),
@@ -248,6 +280,7 @@ IDEFICS3 = Family(
     decoder="model.text_model",
     head="lm_head",
     placeholder=_named_tiles,
+    grid=_grid_of_last_tile,
     image_options=(("return_row_col_info", True),),
     fewer=_smaller_grid,
     inputs=("pixel_values", "pixel_attention_mask"),
@@ -263,6 +296,7 @@ QWEN2_5_VL = Family(
     decoder="model.language_model",
     head="lm_head",
     placeholder=_merged_patches,
+    grid=_grid_of_merged_patches,
     fewer=_fewer_pixels,
     tower_linears=("qkv", "proj", "gate_proj", "up_proj", "down_proj"),
     inputs=("pixel_values", "image_grid_thw"),
@@ -277,6 +311,7 @@ QWEN3_VL = Family(
     decoder="model.language_model",
     head="lm_head",
     placeholder=_merged_patches,
+    grid=_grid_of_merged_patches,
     fewer=_fewer_pixels,
     tower_linears=("qkv", "proj", "linear_fc1", "linear_fc2"),
     inputs=("pixel_values", "image_grid_thw"),

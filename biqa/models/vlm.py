@@ -20,6 +20,9 @@ from biqa.models.families import Family, within
 
 T = TypeVar("T")
 
+QUESTIONS = 1000
+"""Questions whose token ids are kept, at most."""
+
 PEFT_PREFIX = "base_model.model."
 """What names of weights begin with once PEFT has added its own."""
 
@@ -32,6 +35,8 @@ class Prompt:
     """Token ids, image placeholders expanded."""
     image: dict[str, Tensor] = field(default_factory=dict)
     """What the tower needs, each with a leading image axis; empty for a text-only prompt."""
+    placeholder: str = ""
+    """What stands for the image in the question's text."""
 
 
 class Memory:
@@ -135,19 +140,21 @@ class VLM(nn.Module):
             BadRecord: the family's image processor takes no image of that shape.
         """
         if image is None:
-            return Prompt(self._question_ids(question))
+            return Prompt(self.question_ids(question))
         assert self.vision, "this model was built without its vision tower: it cannot take an image"
         try:
             made = self.processor.image_processor(images=[image], return_tensors="pt", **self.image_options)
         except ValueError as error:  # a strip of pixels
             shape = f"{image.width} x {image.height}"
             raise BadRecord(f"an image of {shape} pixels: {error}. Take it out of the data, or choose another model.") from error
-        return Prompt(
-            self._question_ids(question, self.family.placeholder(self.model.config, made, self.processor.image_token)), self.family.seen(made)
-        )
+        placeholder = self.family.placeholder(self.model.config, made, self.processor.image_token)
+        return Prompt(self.question_ids(question, placeholder), self.family.seen(made), placeholder)
 
-    def _question_ids(self, question: str, placeholder: str = "") -> tuple[int, ...]:
+    def question_ids(self, question: str, placeholder: str = "") -> tuple[int, ...]:
+        """Token ids of a question in chat form, with what stands for an image in it."""
         key = (question, placeholder)
+        if len(self._prompt_ids) == QUESTIONS:  # stage 2's hold a description each and come once
+            self._prompt_ids.clear()
         if key not in self._prompt_ids:
             content = [{"type": "image"}] * bool(placeholder) + [{"type": "text", "text": self._spelt_out(question)}]
             text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
@@ -160,9 +167,14 @@ class VLM(nn.Module):
         """Whether a prompt has its first token already: many templates write it, and the tokenizer would write it again."""
         return self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
 
+    @property
+    def image_token_id(self) -> int | None:
+        """The token that holds a place for a piece of an image; None in a decoder alone, which sees none."""
+        return self.model.config.image_token_id if self.vision else None
+
     def visual_tokens(self, prompt: Prompt) -> int:
         """Positions that the image takes in a prompt."""
-        return prompt.ids.count(self.model.config.image_token_id)
+        return sum(token == self.image_token_id for token in prompt.ids)
 
     # names
 

@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.hashsalt": "biqa",  # element ids in the SVG are random without it
+    "text.parse_math": False,  # names, tokens and texts may hold a $
 }
 
 PANEL, GAP, LINE = 1.4, 0.25, 0.14

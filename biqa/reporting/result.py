@@ -19,6 +19,7 @@ from rich.text import Text
 
 import biqa
 from biqa.errors import BadRecord, RunNotFound
+from biqa.reporting.intervals import interval_text
 
 RESULT_NAME = "result.json"
 SCHEMA = 1
@@ -83,10 +84,14 @@ def write_result(result: Mapping[str, Any], path: Path) -> None:
         path: The file, usually runs/<name>/result.json.
     """
     assert set(result) == set(KEYS), f"a result has the keys {KEYS}, got {tuple(result)}"
-    ordered = {key: _finite(result[key]) for key in KEYS}
+    write_json({key: result[key] for key in KEYS}, path)
+
+
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Write JSON under a temporary name first. Floats that are not finite become null, paths become text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(ordered, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(_finite(values), indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
@@ -243,13 +248,8 @@ def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str,
 
 def _interval_text(metric: str, figure: Mapping[str, float] | None) -> str:
     """ "0.712 [0.67, 0.75]"; percentages with one digit; "undefined" for NaN."""
-    if figure is None:
-        return "-"
-    if math.isnan(figure["value"]):
-        return "undefined"
     percent = metric in STABILITY or metric in SHOWN_IF_POSITIVE
-    value, bounds = (1, 1) if percent else (3, 2)
-    return f"{figure['value']:.{value}f} [{figure['low']:.{bounds}f}, {figure['high']:.{bounds}f}]"
+    return interval_text(figure, digits=(1, 1) if percent else (3, 2))
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 (any JSON value)

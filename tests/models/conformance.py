@@ -19,6 +19,8 @@ POINTS = {
     "samples": "N samples from one prefill are those of asking one by one",
     "text": "stage 2 on the decoder alone, tower not read",
     "layers": "hidden states and attention of every layer",
+    "lens": "logit lens: the last layer says what the model says",
+    "attends": "attention before the level word: sums to 1, groups partition the context",
     "lora": "`tuning=lora`: a step, saved, read back, handed to stage 2",
     "nf4": "the same with `quantization=nf4`",
     "full": "`tuning=full`: a step, parts frozen",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -24,13 +25,16 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from transformers.processing_utils import ProcessorMixin
 
 from biqa import config as schema
+from biqa.analysis.attention import attention_map, attention_table
+from biqa.analysis.lens import lens_rows
 from biqa.building import build_model, quiet
 from biqa.data.collate import IGNORED, collate
 from biqa.data.module import EncodedItems, Item
 from biqa.data.record import Record
 from biqa.language.levels import LEVELS
-from biqa.language.prompts import JOINT, STEM
+from biqa.language.prompts import INFER, JOINT, STEM
 from biqa.models.adapters import load_weights, save_weights
+from biqa.models.inside import GROUPS, attention_rows, context_of, decoder_of, grid_of, layer_states
 from biqa.models.sampling import left_padded, level_probabilities, next_tokens, sample, uniforms
 from biqa.models.vlm import VLM, Prompt
 from biqa.stages.joint import Joint
@@ -332,6 +336,98 @@ def test_layers(backbone, kept, pictures):
         assert weights.triu(1).abs().max() == 0
     torch.testing.assert_close(head(decoder.norm(written[-1])), out.logits, **CLOSE)
     torch.testing.assert_close(logits_after(vlm, prompt), out.logits[0, -1], **CLOSE)
+
+
+def test_lens(backbone, kept, pictures):
+    """Every layer's state at the level, padded or alone; the last one through norm and head gives the model's own level distribution."""
+    vlm = kept(backbone)
+    contexts = [context_of(vlm, JOINT, text, picture) for text, picture in zip(TEXTS, pictures, strict=True)]
+    contexts += [context_of(kept(backbone, vision=False), INFER, text) for text in TEXTS]
+    for model, of in ((vlm, contexts[:3]), (kept(backbone, vision=False), contexts[3:])):
+        own = level_probabilities(model, [context.prompt for context in of], [])
+        found = lens_rows(model, of)
+        said = torch.tensor([[rows[-1][f"p_{level}"] for level in LEVELS] for rows in found])
+        torch.testing.assert_close(said, own, atol=1e-5, rtol=0)
+        layers = len(decoder_of(model).layers)
+        assert all([row["layer"] for row in rows] == list(range(1, layers + 1)) for rows in found)
+        alone = torch.cat([layer_states(model, [context.prompt]) for context in of])
+        torch.testing.assert_close(layer_states(model, [context.prompt for context in of]), alone, **CLOSE)
+    ids = torch.tensor([contexts[0].prompt.ids])
+    fed = vlm.family.batch(contexts[0].prompt.image)
+    kinds = {"mm_token_type_ids": (ids == vlm.image_token_id).int()} if vlm.family.positions_in_space else {}
+    with torch.no_grad():
+        out = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), **fed, **kinds, output_hidden_states=True)
+    states = layer_states(vlm, [contexts[0].prompt])[0]
+    for layer, state in enumerate(states[:-1], 1):
+        torch.testing.assert_close(state, out.hidden_states[layer][0, -1], **CLOSE)
+
+
+def test_attends(backbone, kept, pictures):
+    """Rows of attention read from a cache are those of one eager pass over everything; the four groups are all of it."""
+    for attention in ("sdpa", "eager"):
+        vlm = kept(backbone, f"model.attention={attention}")
+        contexts = [context_of(vlm, JOINT, text, picture) for text, picture in zip(TEXTS, pictures, strict=True)]
+        rows = attention_rows(vlm, [context.prompt for context in contexts])
+        torch.testing.assert_close(rows.sum(-1), torch.ones(rows.shape[:2]), atol=1e-4, rtol=0)
+        for row, context in zip(rows, contexts, strict=True):
+            assert not row[:, : row.shape[1] - len(context.prompt.ids)].any()
+            torch.testing.assert_close(
+                row[:, -len(context.prompt.ids) :], eager_rows(kept(backbone, "model.attention=eager"), context.prompt), **CLOSE
+            )
+            assert len(context.groups) == len(context.prompt.ids)
+            assert context.groups.count(GROUPS.index("image")) == vlm.visual_tokens(context.prompt) > 0
+        for of in attention_table(vlm, contexts):
+            for row in of:
+                assert sum(row[f"{group}_mass"] for group in GROUPS) == pytest.approx(1, abs=1e-4)
+                assert min(row[f"{group}_mass"] for group in GROUPS) > 0
+    decoder = kept(backbone, vision=False)
+    for text, of in zip(TEXTS, attention_table(decoder, [context_of(decoder, INFER, text) for text in TEXTS]), strict=True):
+        assert all(row["image_mass"] == 0 for row in of), text
+        assert all(row["description_mass"] > 0 for row in of), text
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "owl2"])
+def test_each_cell_of_the_grid_is_its_place_in_the_picture(backbone, kept):
+    """Change one place of the picture: of the visual tokens on the grid, the one there changes most."""
+    vlm = kept(backbone)
+    pairs = np.random.default_rng(0).integers(0, 256, (6, 2, 96, 96, 3), dtype=np.uint8)
+    example = vlm.prompt("Rate it.", Image.fromarray(pairs[0, 0]))
+    grid = grid_of(vlm, example)
+    assert grid is not None
+    assert grid.first + grid.rows * grid.columns == vlm.visual_tokens(example)
+
+    def seen(pixels: Any) -> Tensor:
+        prompt = vlm.prompt("Rate it.", Image.fromarray(pixels))
+        given = vlm.passed(prompt, decoder_of(vlm).layers[0])[0][torch.tensor(prompt.ids) == vlm.image_token_id]
+        return given[grid.first :].unflatten(0, (grid.rows, grid.columns))
+
+    def moved(whole: Any, other: Any, place: tuple[slice, slice]) -> Tensor:
+        changed = whole.copy()
+        changed[place] = other[place]
+        return (seen(changed) - seen(whole)).norm(dim=-1)
+
+    for row in {0, grid.rows - 1}:
+        for column in {0, grid.columns - 1}:
+            place = tuple(slice(96 * at // of, 96 * (at + 1) // of) for at, of in ((row, grid.rows), (column, grid.columns)))
+            average = torch.stack([moved(whole, other, place) for whole, other in pairs]).mean(0)
+            assert divmod(int(average.argmax()), grid.columns) == (row, column)
+
+
+def test_tokens_without_a_grid_are_not_laid_over_a_picture(kept, pictures):
+    """mPLUG-Owl2's 65 tokens each stand for the whole picture."""
+    vlm = kept("owl2")
+    context = context_of(vlm, JOINT, TEXTS[0], pictures[0])
+    assert grid_of(vlm, context.prompt) is None
+    assert attention_map(vlm, context) is None
+
+
+def eager_rows(vlm: VLM, prompt: Prompt) -> Tensor:
+    """Attention of the last position, mean over heads, from transformers' own output: [layers, L]."""
+    ids = torch.tensor([prompt.ids])
+    kinds = {"mm_token_type_ids": (ids == vlm.image_token_id).int()} if vlm.family.positions_in_space else {}
+    with torch.no_grad():
+        out = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), **vlm.family.batch(prompt.image), **kinds, output_attentions=True)
+    return torch.stack([weights[0, :, -1].mean(0) for weights in out.attentions])
 
 
 def losses_of(stage: Joint, items: list[Item], steps: int = 6) -> list[float]:
