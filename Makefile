@@ -40,6 +40,7 @@ conformance: install  ## every backbone against every promise; writes the table 
 
 bench: install  ## speed, as ratios in one interleaved run
 	$(BIN)/python -m benchmarks.prepare $(ARGS)
+	$(BIN)/python -m benchmarks.inside $(ARGS)
 
 bench-gpu: install  ## cost of a training step of a 2B to 8B backbone on this machine's GPU: ARGS="--model qwen3_vl"
 	$(BIN)/python -m benchmarks.training_steps $(ARGS)

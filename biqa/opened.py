@@ -115,6 +115,8 @@ class OpenedRun:
         other = find_run(began, "stage.init_from") if began not in (None, "base") else None
         vlm = build_model(self.config, vision=self.sees, weights=self.folder if learnt else other)
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise IncompatibleChoice("accelerator=cuda: there is no GPU here that PyTorch can use. Choose accelerator=cpu or auto.")
         return vlm.to(wanted).eval()
 
     def precision(self) -> AbstractContextManager[Any]:

@@ -32,7 +32,7 @@ class Outcome:
 def door(module: str, *arguments: str) -> Outcome:
     """`python -m <module> <arguments>` in this process."""
     from biqa import config as schema
-    from biqa import prepare, report, run
+    from biqa import analyze, prepare, report, run
     from biqa.doors import open_door
 
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -40,7 +40,7 @@ def door(module: str, *arguments: str) -> Outcome:
     typed = [module, *run.numbers_to_words(list(arguments))]
     with patch.object(sys, "argv", typed), redirect_stdout(out), redirect_stderr(err):
         try:
-            open_door({"biqa.run": run, "biqa.report": report, "biqa.prepare": prepare}[module].main)
+            open_door({"biqa.run": run, "biqa.report": report, "biqa.prepare": prepare, "biqa.analyze": analyze}[module].main)
         except SystemExit as end:
             code = int(end.code or 0)
     return Outcome(code, " ".join(out.getvalue().split()), " ".join(err.getvalue().split()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import plain, prepare, training_steps
+from benchmarks import inside, plain, prepare, training_steps
 from biqa.data.survey import survey
 
 
@@ -35,6 +35,20 @@ def test_prepare_runs_and_writes_the_ratios_of_its_rounds(
     assert result["ratio"] == pytest.approx(sum(ratios) / 2), "the median of two"
     assert (result["lowest"], result["highest"]) == (min(ratios), max(ratios))
     assert f"median ratio {result['ratio']:.2f}" in capsys.readouterr().out
+
+
+def test_a_look_inside_is_timed_beside_plain_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(inside, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("sys.argv", ["inside", "--images", "10", "--rounds", "2", "--layers", "2", "--hidden", "32"])
+    inside.main()
+    result = json.loads((tmp_path / "results" / "inside.json").read_text())
+    for name in inside.TARGETS:
+        ratios = [one[name] / one["plain"] for one in result["rounds"]]
+        assert result[name]["ratio"] == pytest.approx(sum(ratios) / 2), "the median of two"
+        few, many = result[name]["peak_mb"].items()
+        assert (few[0], many[0]) == ("2", "20")
+        assert 0 < few[1] < 1.5 * many[1]
+    assert "logit_lens: peak memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", ["owl2", "qwen3_vl"])
