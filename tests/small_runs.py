@@ -31,8 +31,8 @@ class Outcome:
 
 def door(module: str, *arguments: str) -> Outcome:
     """`python -m <module> <arguments>` in this process."""
-    from biqa import config as schema
     from biqa import analyze, prepare, report, run
+    from biqa import config as schema
     from biqa.doors import open_door
 
     out, err, code = io.StringIO(), io.StringIO(), 0
