@@ -93,8 +93,8 @@ def test_the_page_shows_both(whole):
 def test_two_stage_sees_no_image_and_has_no_gap(whole):
     runs, _ = whole
     rows = pd.read_parquet(runs / "two" / "analysis" / "attention.parquet")
-    assert (rows["image_mass"] == 0).all()
-    assert (pd.read_parquet(runs / "joint" / "analysis" / "attention.parquet")["image_mass"] > 0).all()
+    assert set(rows["image_mass"]) == {0.0}
+    assert min(pd.read_parquet(runs / "joint" / "analysis" / "attention.parquet")["image_mass"]) > 0
     gap = summary(runs, "two", "gap")["datasets"]["synthetic"]
     assert gap["srcc_gap_text"]["value"] == gap["srcc_gap_answer"]["value"] == 0
 
@@ -104,7 +104,7 @@ def test_data_are_of_each_image_and_layer(whole):
     answers = pd.read_parquet(runs / "joint" / "answers" / "synthetic.parquet")
     lens = pd.read_parquet(runs / "joint" / "analysis" / "logit_lens.parquet")
     assert set(lens["image"]) == set(answers["image"])
-    assert (lens.groupby("image").size() == lens["layer"].max()).all()
+    assert set(lens["image"].value_counts()) == {max(lens["layer"])}
     said = pd.read_parquet(runs / "joint" / "analysis" / "grounding.parquet").set_index("image")
     greedy = answers[answers["query"] == 0].set_index("image")
     for image, row in said.iterrows():
