@@ -19,7 +19,7 @@ from biqa.reporting.inside_attention import draw_attention, draw_attention_map
 from biqa.reporting.inside_grounding import draw_grounding, draw_partial_dependence, draw_swaps
 from biqa.reporting.inside_lens import draw_lens_of_image, draw_logit_lens
 from biqa.reporting.inside_page import contradiction_cards, example_of, gap_cards, run_table, section_of
-from biqa.reporting.inside_tables import tables_of
+from biqa.reporting.inside_tables import Difference, tables_of
 from biqa.reporting.page import Cards, Example, Page, PageFigure, PageTable, Section, page_figure, write_page
 
 if TYPE_CHECKING:
@@ -73,6 +73,22 @@ class Shown:
         kept = {label: frame.loc[frame["dataset"] == dataset, :] for label, frame in read.items()}
         return kept if image is None else {label: frame.loc[frame["image"] == image, :] for label, frame in kept.items()}
 
+    def difference(self, analysis: str, dataset: str) -> Difference | None:
+        """The first of two runs minus the other one."""
+        from biqa.analysis.pairs import BY_IMAGE, differences
+
+        if len(self.systems) != 2 or analysis not in BY_IMAGE:
+            return None
+        ours, theirs = self.rows(BY_IMAGE[analysis][0], dataset).values()
+        settings = next(iter(self.found[analysis].values()))["settings"]
+        made = differences(analysis, ours, theirs, resamples=settings["resamples"], seed=settings["seed"])
+        return Difference(" minus ".join(self.systems), made)
+
+    def tables(self, analysis: str, dataset: str) -> tuple[PageTable, ...]:
+        """The tables of one analysis on one data set."""
+        named = dataset if len(self.datasets) > 1 else ""
+        return tables_of(analysis, self.of(analysis, dataset), named, self.difference(analysis, dataset))
+
     def chosen(self) -> list[tuple[str, str]]:
         """(data set, image) of those with figures of their own.
 
@@ -98,7 +114,7 @@ def tables(shown: Shown) -> "Iterator[Table]":
     """The tables for the terminal. One that has columns for each system is parted: a table a system fits a window."""
     for analysis in shown.found:
         for dataset in shown.datasets:
-            for table in tables_of(analysis, shown.of(analysis, dataset), dataset):
+            for table in shown.tables(analysis, dataset):
                 yield from map(_on_the_terminal, _parted(table) if table.groups else [table])
 
 
@@ -229,7 +245,7 @@ def _section(shown: Shown, analysis: str, made: Sequence[PageFigure]) -> Section
                 cards.append(contradiction_cards(label, worst(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
             if analysis == "gap" and opened.sees:
                 cards.append(gap_cards(label, worst_gaps(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
-    return section_of(analysis, {dataset: shown.of(analysis, dataset) for dataset in shown.datasets}, made, cards)
+    return section_of(analysis, [table for dataset in shown.datasets for table in shown.tables(analysis, dataset)], made, cards)
 
 
 def _example(shown: Shown, dataset: str, image: str, made: Sequence[PageFigure]) -> Example:

@@ -51,6 +51,7 @@ def lens_summary(layers: int = 3, shift: float = 0.0) -> dict[str, Any]:
     return {
         "images": 100, "layers": layers, "vocabulary": 2048, "commit_depth": estimate(1 + (0.6 + shift) * (layers - 1), 0.4), "commit_share": estimate(0.7),
         "switches": estimate(1.4), "candidates": estimate(2.6), "by_layer": figures, "last_layer_error": 3e-7,
+        "last": {name: figures[name][-1] for name in ("entropy", "level_entropy", "level_mass")},
     }  # fmt: skip
 
 

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 MASSES = tuple(f"{group}_mass" for group in GROUPS)
 """Columns of the shares."""
+COLUMNS = dict(zip((*GROUPS, "entropy", "effective"), (*MASSES, "entropy", "effective"), strict=True))
+"""Figure -> its column."""
 TOKENS = tuple(f"{group}_tokens" for group in GROUPS)
 """Columns of the numbers of tokens."""
 
@@ -68,6 +70,14 @@ def attention_map(vlm: VLM, context: Context) -> Floats | None:
     return seen.unflatten(-1, (grid.rows, grid.columns)).numpy()
 
 
+def attention_by_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over layers of each image, an image a row, by its name: `mean/<group>`, `mean/entropy` (bits), `mean/effective` (tokens)."""
+    names, image = np.unique(rows["image"].to_numpy(dtype=str), return_inverse=True)
+    layers = np.bincount(image)
+    means = {f"mean/{name}": np.bincount(image, weights=rows[column].to_numpy(dtype=np.float64)) / layers for name, column in COLUMNS.items()}
+    return pd.DataFrame(means, index=names)
+
+
 def attention_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
     """Means over the images of one data set with 95 % bootstrap intervals over images.
 
@@ -81,8 +91,7 @@ def attention_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[
     """
     rows = rows.sort_values(["image", "layer"], kind="stable")
     layers = int(rows["layer"].to_numpy().max())
-    names = dict(zip((*GROUPS, "entropy", "effective"), (*MASSES, "entropy", "effective"), strict=True))
-    columns = {name: rows[column].to_numpy(dtype=np.float64).reshape(-1, layers) for name, column in names.items()}
+    columns = {name: rows[column].to_numpy(dtype=np.float64).reshape(-1, layers) for name, column in COLUMNS.items()}
     by_layer = {f"{name} {layer}": of[:, layer] for name, of in columns.items() for layer in range(layers)}
     mean = {name: of.mean(1) for name, of in columns.items()}
     found = {name: figure.as_dict() for name, figure in bootstrap_means({**mean, **by_layer}, resamples=resamples, seed=seed).items()}

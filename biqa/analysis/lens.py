@@ -58,13 +58,39 @@ def lens_rows(vlm: VLM, contexts: Sequence[Context]) -> list[list[dict[str, Any]
     return rows
 
 
-def lens_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Figures over the images of one data set, each a mean with its 95 % bootstrap interval over images.
+def lens_by_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Figures that each image has by itself, an image a row, by its name.
 
     - `commit_depth`: the layer (1 .. K) from which the final level stays on top; `commit_share` the same as a share of the layers;
     - `switches`: how many different levels are on top in the last quarter of the layers (rounded up), 1 .. 5;
     - `candidates`: how many different tokens are likeliest in one layer or another, over all layers;
-    - `by_layer`: the columns `BY_LAYER`, and `agrees`, the share of images whose likeliest level is the final one already.
+    - `last/entropy`, `last/level_entropy`, `last/level_mass`: of the last layer.
+
+    Args:
+        rows: `lens_rows` with a column `image`, every image with all layers.
+    """
+    rows = rows.sort_values(["image", "layer"], kind="stable")
+    layers = int(rows["layer"].to_numpy().max())
+    levels, tokens = (rows[name].to_numpy().reshape(-1, layers) for name in ("level", "token_1"))
+    depth = commit_depth(levels == levels[:, -1:])
+    last = {f"last/{name}": rows[name].to_numpy(dtype=np.float64)[layers - 1 :: layers] for name in BY_LAYER[:3]}
+    return pd.DataFrame(
+        {
+            "commit_depth": depth,
+            "commit_share": depth / layers,
+            "switches": [len(set(row)) for row in levels[:, layers - -(-layers // 4) :]],
+            "candidates": [len(set(row)) for row in tokens],
+            **last,
+        },
+        index=rows["image"].to_numpy()[::layers],
+    )
+
+
+def lens_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Figures over the images of one data set, each a mean with its 95 % bootstrap interval over images.
+
+    Those of `lens_by_image`, `last/...` as a part `last`; and `by_layer`: the columns `BY_LAYER`, and `agrees`, the share of images whose likeliest
+    level is the final one already, layer 1 first.
 
     Args:
         rows: `lens_rows` with a column `image`, every image with all layers.
@@ -73,23 +99,16 @@ def lens_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, 
     rows = rows.sort_values(["image", "layer"], kind="stable")
     layers = int(rows["layer"].to_numpy().max())
     levels = rows["level"].to_numpy().reshape(-1, layers)
-    tokens = rows["token_1"].to_numpy().reshape(-1, layers)
     agrees = levels == levels[:, -1:]
-    depth = commit_depth(agrees)
-    last = levels[:, layers - -(-layers // 4) :]
-    values = {
-        "commit_depth": depth,
-        "commit_share": depth / layers,
-        "switches": np.array([len(set(row)) for row in last]),
-        "candidates": np.array([len(set(row)) for row in tokens]),
-    }
+    values = {str(name): figures.to_numpy(dtype=np.float64) for name, figures in lens_by_image(rows).items()}
     columns = {name: rows[name].to_numpy(dtype=np.float64).reshape(-1, layers) for name in BY_LAYER} | {"agrees": agrees.astype(np.float64)}
     by_layer = {f"{name} {layer}": of[:, layer] for name, of in columns.items() for layer in range(layers)}
     found = {name: figure.as_dict() for name, figure in bootstrap_means({**values, **by_layer}, resamples=resamples, seed=seed).items()}
     return {
         "images": len(levels),
         "layers": layers,
-        **{name: found[name] for name in values},
+        **{name: found[name] for name in values if "/" not in name},
+        "last": {name.removeprefix("last/"): found[name] for name in values if "/" in name},
         "by_layer": {name: [found[f"{name} {layer}"] for layer in range(layers)] for name in columns},
     }
 

@@ -72,6 +72,17 @@ def swap_rows(descriptions: Sequence[tuple[str, str, float]], scorer: Scorer) ->
     return rows
 
 
+def swaps_by_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """`right_way` of each image with a swap that has a direction, an image a row, by its name: the share of them that moved the right way."""
+    right = rows["right"].to_numpy(dtype=np.float64) if len(rows) else np.empty(0)
+    known = ~np.isnan(right)
+    images = rows["image"].to_numpy(dtype=str)[known] if len(rows) else np.empty(0, dtype=str)
+    names, image = np.unique(images, return_inverse=True)
+    return pd.DataFrame(
+        {"right_way": np.bincount(image, weights=right[known], minlength=len(names)) / np.bincount(image, minlength=len(names))}, index=names
+    )
+
+
 def swaps_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
     """Figures of `swap_rows`, each with its 95 % bootstrap interval over images.
 
@@ -87,6 +98,5 @@ def swaps_summary(rows: pd.DataFrame, *, resamples: int, seed: int) -> dict[str,
         columns = {"change": change[of], **({} if np.isnan(right[of]).any() else {"right_way": right[of]})}
         found = bootstrap_means(columns, resamples=resamples, seed=seed)
         by_feature[feature] = {"images": int(of.sum()), "right_way": None, **{name: figure.as_dict() for name, figure in found.items()}}
-    directed = rows.dropna(subset=["right"]) if len(rows) else rows
-    of_image = [float(np.mean(of["right"].to_numpy(dtype=np.float64))) for _, of in directed.groupby("image", sort=True)] if len(directed) else []
-    return {"swaps": by_feature, "right_way": bootstrap_mean(of_image, resamples=resamples, seed=seed).as_dict() if of_image else None}
+    of_image = swaps_by_image(rows)["right_way"].to_numpy(dtype=np.float64)
+    return {"swaps": by_feature, "right_way": bootstrap_mean(of_image, resamples=resamples, seed=seed).as_dict() if len(of_image) else None}

@@ -97,14 +97,11 @@ def contradictions(answers: pd.DataFrame, implied: ArrayLike) -> pd.DataFrame:
     )
 
 
-def summary(frame: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
-    """Figures of `contradictions` on one data set, shares in 0..1 with 95 % bootstrap intervals over images. The order of the rows does not matter.
+def by_image(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each image has by itself, an image a row, by its name; NaN where nothing counts.
 
-    - `images`: all of them; `left_out`: those of them whose greedy answer has no level or implies none, which have no part in what follows;
-    - `greedy`: share of images whose greedy answer (query 0) contradicts itself; `better` and `worse` than described, which add up to it;
-    - `sampled`: mean over images of the share of their sampled answers (queries 1..N) that contradict themselves, None without any;
-      `left_out_sampled`: how many of these answers are not counted; an image without one that counts is left out;
-    - `implied` and `given`: number of the counted greedy answers by level.
+    - `greedy`: whether its greedy answer (query 0) contradicts itself, 0 or 1; `better` and `worse` than described, which add up to it;
+    - `sampled`: share of its sampled answers (queries 1..N) that do; no such column without any.
     """
     rows = frame.sort_values(["image", "query"], kind="stable", ignore_index=True)
     asked, steps = rows["query"].to_numpy() == 0, rows["difference"].to_numpy(dtype=np.float64)
@@ -113,14 +110,30 @@ def summary(frame: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]
     figures = {"greedy": wrong[asked], "better": np.where(known, greedy >= STEPS, np.nan), "worse": np.where(known, greedy <= -STEPS, np.nan)}
     if not asked.all():
         figures["sampled"] = _means_by_image(rows["image"].to_numpy(dtype=str), np.where(asked, np.nan, wrong))
+    return pd.DataFrame(figures, index=rows["image"].to_numpy()[asked])
+
+
+def summary(frame: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Figures of `contradictions` on one data set, shares in 0..1 with 95 % bootstrap intervals over images. The order of the rows does not matter.
+
+    - `images`: all of them; `left_out`: those of them whose greedy answer has no level or implies none, which have no part in what follows;
+    - means over images of `by_image`; `sampled` is None without sampled answers. `left_out_sampled`: how many of these are not counted; an image
+      without one that counts is left out;
+    - `implied` and `given`: number of the counted greedy answers by level.
+    """
+    found = by_image(frame)
+    figures = {str(name): column.to_numpy(dtype=np.float64) for name, column in found.items()}
     estimates = bootstrap_means(figures, resamples=resamples, seed=seed)
-    words = {name: list(rows[name].to_numpy()[asked][known]) for name in ("implied", "level")}
+    known = ~np.isnan(figures["greedy"])
+    unknown = frame["difference"].isna().to_numpy()
+    greedy = frame.loc[(frame["query"] == 0) & ~unknown, :]
+    words = {name: list(greedy[name]) for name in ("implied", "level")}
     return {
-        "images": len(greedy),
+        "images": len(found),
         "left_out": int((~known).sum()),
         "sampled": None,
         **{name: estimate.as_dict() for name, estimate in estimates.items()},
-        "left_out_sampled": int(np.isnan(steps[~asked]).sum()),
+        "left_out_sampled": int((unknown & (frame["query"].to_numpy() != 0)).sum()),
         "implied": {level: words["implied"].count(level) for level in LEVELS},
         "given": {level: words["level"].count(level) for level in LEVELS},
     }

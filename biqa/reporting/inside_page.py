@@ -9,7 +9,6 @@ from PIL import Image
 
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.language.levels import LEVELS
-from biqa.reporting.inside_tables import Systems, tables_of
 from biqa.reporting.page import Answer, Card, Cards, Example, LensCell, PageFigure, PageTable, Section, thumbnail
 from biqa.reporting.tokens import visible
 
@@ -53,16 +52,14 @@ EXPLANATIONS = {
 }
 
 
-def section_of(analysis: str, datasets: Mapping[str, Systems], figures: Sequence[PageFigure] = (), cards: Sequence[Cards] = ()) -> Section:
+def section_of(analysis: str, tables: Sequence[PageTable], figures: Sequence[PageFigure] = (), cards: Sequence[Cards] = ()) -> Section:
     """One analysis on the page.
 
     Args:
         analysis: grounding, logit_lens, attention, contradiction or gap.
-        datasets: data set -> label of the system -> what the summary of that analysis holds of the data set.
+        tables: as `tables_of` gives them.
         figures, cards: as `page_figure`, `contradiction_cards` and `gap_cards` give them.
     """
-    several = len(datasets) > 1
-    tables = [table for name, systems in datasets.items() for table in tables_of(analysis, systems, name if several else "")]
     return Section(analysis, HEADINGS[analysis], EXPLANATIONS[analysis], tuple(tables), tuple(figures), tuple(cards))
 
 

@@ -1,9 +1,10 @@
 """From the summaries of the analyses to tables that people read: a column a system, or some columns a system by feature."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from biqa.reporting.formats import MISSING
 from biqa.reporting.inside_answers import CORRELATIONS
 from biqa.reporting.inside_grounding import feature_label
 from biqa.reporting.intervals import interval_text
@@ -18,107 +19,160 @@ INTERVALS = "[low, high]: 95 % bootstrap intervals over images."
 GAPS = {"answer": "answer without the picture", "text": "text in stage 2's question"}
 
 
-def tables_of(analysis: str, systems: Systems, dataset: str = "") -> tuple[PageTable, ...]:
+@dataclass(frozen=True)
+class Difference:
+    """One system minus another, where both have a figure of each image."""
+
+    label: str
+    """Such as "two-stage minus one-stage"."""
+    figures: Mapping[str, Mapping[str, Any]]
+    """Place of the figure in a summary, parts joined by "/" -> value, low, high."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table with a column a system."""
+
+    label: str
+    place: str
+    """Where the figure stands in a summary, parts joined by "/"."""
+    digits: tuple[int, int] | None = (3, 2)
+    """Decimal places of value and bounds; None: as it stands."""
+    scale: float = 1.0
+    signed: bool = False
+    form: str = ""
+    """Of a number without an interval."""
+
+    def text(self, summary: Summary) -> str:
+        """The figure of one system."""
+        found: Any = summary
+        for part in self.place.split("/"):
+            found = None if found is None else found.get(part)
+        if isinstance(found, Mapping):
+            return interval_text(found, digits=self.digits or (3, 2), scale=self.scale, signed=self.signed)
+        return MISSING if found is None else f"{found:{self.form}}"
+
+    def difference(self, between: Difference) -> str:
+        """The difference of two systems."""
+        return interval_text(between.figures.get(self.place), digits=self.digits or (3, 2), scale=self.scale, signed=True)
+
+
+def percent(label: str, place: str) -> Row:
+    """A share as percent."""
+    return Row(label, place, digits=(1, 1), scale=100.0)
+
+
+def tables_of(analysis: str, systems: Systems, dataset: str = "", difference: Difference | None = None) -> tuple[PageTable, ...]:
     """The tables of an analysis on one data set, systems side by side.
 
     Args:
         analysis: grounding, logit_lens, attention, contradiction or gap.
         systems: label -> what the summary of that analysis holds of the data set.
         dataset: its name, for the captions.
+        difference: of two systems, for a column of its own.
     """
-    tables = TABLES[analysis](systems)
-    return tuple(replace(table, caption=f"{table.caption} ({dataset})") for table in tables) if dataset else tables
+    between = difference if difference is not None and difference.figures else None
+    first = _side_by_side(FIRST[analysis], systems, between, _left_out(systems) if analysis == "grounding" else [])
+    others = (_features_table(systems), *_swaps_table(systems)) if analysis == "grounding" else ()
+    return tuple(replace(table, caption=f"{table.caption} ({dataset})") if dataset else table for table in (first, *others))
 
 
-def lens_tables(systems: Systems) -> tuple[PageTable, ...]:
-    """When the level is decided."""
-    rows = {
-        "images": _count("images"),
-        "layers": _count("layers"),
-        "commit depth (layer)": _figure("commit_depth", digits=(2, 2)),
-        "commit depth (% of the layers)": _percent("commit_share"),
-        "levels on top in the last quarter of the layers": _figure("switches", digits=(2, 2)),
-        "different likeliest tokens over the layers": _figure("candidates", digits=(2, 2)),
-        "entropy over the vocabulary, last layer (bits)": lambda summary: interval_text(summary["by_layer"]["entropy"][-1], digits=(2, 2)),
-        "entropy over the levels, last layer (bits)": lambda summary: interval_text(summary["by_layer"]["level_entropy"][-1], digits=(2, 2)),
-        "probability of the five level words, last layer (%)": lambda summary: _as_percent(summary["by_layer"]["level_mass"][-1]),
-        "last layer against the model's own answer (largest difference)": _tiny("last_layer_error"),
-    }
-    return (_side_by_side("Where the level is decided", systems, rows, (INTERVALS,)),)
+GROUPS = ("image", "question", "description", "rest")
+LAST = "last layer"
 
 
-def attention_tables(systems: Systems) -> tuple[PageTable, ...]:
-    """What the token attends to, mean over layers."""
-    shares = {f"attention on {group} (%)": _nested_percent("mean", group) for group in ("image", "question", "description", "rest")}
-    tokens = {
-        f"tokens of {group} (mean)": lambda summary, group=group: f"{summary['tokens'][group]:.1f}"
-        for group in ("image", "question", "description", "rest")
-    }
-    rows = {
-        "images": _count("images"),
-        "layers": _count("layers"),
-        **shares,
-        "effective number of tokens": lambda summary: interval_text(summary["mean"]["effective"], digits=(1, 1)),
-        "tokens in the context (mean)": lambda summary: f"{summary['context']:.1f}",
-        **tokens,
-        "shares of a layer add up to 1 (largest error)": _tiny("row_sum_error"),
-    }
-    return (_side_by_side("What the level's token attends to, mean over layers", systems, rows, (INTERVALS,)),)
+@dataclass(frozen=True)
+class Layout:
+    """What a table with a column a system holds."""
+
+    caption: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
 
-def grounding_tables(systems: Systems) -> tuple[PageTable, ...]:
-    """How much of the score the description tells, which features it hangs on, and the swap test."""
-    rows = {
-        "images": _count("images"),
-        "sentences understood (%)": _percent("coverage"),
-        "R² (cross-validated)": _figure("r2_cv"),
-        "SRCC (cross-validated)": _figure("srcc_cv"),
-        "R² (same images)": lambda summary: interval_text(_bare(summary["r2"])),
-        "changed texts that move the score the right way (%)": _percent("right_way"),
-    }
-    notes = (INTERVALS, "Right way: 50 % is chance, a move of nothing counts half.", *_left_out(systems))
-    fit = _side_by_side("How much of the score the description tells", systems, rows, notes)
-    return (fit, _features_table(systems), *_swaps_table(systems))
-
-
-def contradiction_tables(systems: Systems) -> tuple[PageTable, ...]:
-    """How often a level does not fit its own description."""
-    rows = {
-        "images": _count("images"),
-        "of these without a level, or not understood": _count("left_out"),
-        "training images behind the implied level": _count("trained_on"),
-        "contradictions (% of images)": _percent("greedy"),
-        "better than described (%)": _percent("better"),
-        "worse than described (%)": _percent("worse"),
-        "contradictions among sampled answers (%)": _percent("sampled"),
-    }
-    return (_side_by_side("Levels two or more steps from what the description implies", systems, rows, (INTERVALS,)),)
-
-
-def gap_tables(systems: Systems) -> tuple[PageTable, ...]:
-    """What the image adds to the model's own text."""
-    rows: dict[str, Callable[[Summary], str]] = {"images": _count("images")}
-    for key, name in CORRELATIONS.items():
-        rows[f"{name} from the image"] = _figure(f"{key}_image")
-        for text, words in GAPS.items():
-            rows[f"{name} from its {words}"] = _figure(f"{key}_{text}")
-            rows[f"{name} gap, image minus {words}"] = _figure(f"{key}_gap_{text}", signed=True)
-    notes = (INTERVALS, "Intervals of a gap are of the paired difference on the same images.")
-    return (_side_by_side("Accuracy from the image and from the model's own text alone", systems, rows, notes),)
-
-
-TABLES: dict[str, Callable[[Systems], tuple[PageTable, ...]]] = {
-    "grounding": grounding_tables,
-    "logit_lens": lens_tables,
-    "attention": attention_tables,
-    "contradiction": contradiction_tables,
-    "gap": gap_tables,
+FIRST: dict[str, Layout] = {
+    "grounding": Layout(
+        "How much of the score the description tells",
+        (
+            Row("images", "images"),
+            percent("sentences understood (%)", "coverage"),
+            Row("R² (cross-validated)", "r2_cv"),
+            Row("SRCC (cross-validated)", "srcc_cv"),
+            Row("R² (same images)", "r2", form=".3f"),
+            percent("changed texts that move the score the right way (%)", "right_way"),
+        ),
+        ("Right way: 50 % is chance, a move of nothing counts half.",),
+    ),
+    "logit_lens": Layout(
+        "Where the level is decided",
+        (
+            Row("images", "images"),
+            Row("layers", "layers"),
+            Row("commit depth (layer)", "commit_depth", digits=(2, 2)),
+            percent("commit depth (% of the layers)", "commit_share"),
+            Row("levels on top in the last quarter of the layers", "switches", digits=(2, 2)),
+            Row("different likeliest tokens over the layers", "candidates", digits=(2, 2)),
+            Row(f"entropy over the vocabulary, {LAST} (bits)", "last/entropy", digits=(2, 2)),
+            Row(f"entropy over the levels, {LAST} (bits)", "last/level_entropy", digits=(2, 2)),
+            percent(f"probability of the five level words, {LAST} (%)", "last/level_mass"),
+            Row(f"{LAST} against the model's own answer (largest difference)", "last_layer_error", form=".1e"),
+        ),
+    ),
+    "attention": Layout(
+        "What the level's token attends to, mean over layers",
+        (
+            Row("images", "images"),
+            Row("layers", "layers"),
+            *(percent(f"attention on {group} (%)", f"mean/{group}") for group in GROUPS),
+            Row("effective number of tokens", "mean/effective", digits=(1, 1)),
+            Row("tokens in the context (mean)", "context", form=".1f"),
+            *(Row(f"tokens of {group} (mean)", f"tokens/{group}", form=".1f") for group in GROUPS),
+            Row("shares of a layer add up to 1 (largest error)", "row_sum_error", form=".1e"),
+        ),
+    ),
+    "contradiction": Layout(
+        "Levels two or more steps from what the description implies",
+        (
+            Row("images", "images"),
+            Row("of these without a level, or not understood", "left_out"),
+            Row("training images behind the implied level", "trained_on"),
+            percent("contradictions (% of images)", "greedy"),
+            percent("better than described (%)", "better"),
+            percent("worse than described (%)", "worse"),
+            percent("contradictions among sampled answers (%)", "sampled"),
+        ),
+    ),
+    "gap": Layout(
+        "Accuracy from the image and from the model's own text alone",
+        (
+            Row("images", "images"),
+            *(
+                row
+                for key, name in CORRELATIONS.items()
+                for row in (
+                    Row(f"{name} from the image", f"{key}_image"),
+                    *(
+                        row
+                        for text, words in GAPS.items()
+                        for row in (
+                            Row(f"{name} from its {words}", f"{key}_{text}"),
+                            Row(f"{name} gap, image minus {words}", f"{key}_gap_{text}", signed=True),
+                        )
+                    ),
+                )
+            ),
+        ),
+        ("Intervals of a gap are of the paired difference on the same images.",),
+    ),
 }
+"""Analysis -> its first table."""
 
 
-def _side_by_side(caption: str, systems: Systems, rows: Mapping[str, Callable[[Summary], str]], notes: Sequence[str]) -> PageTable:
-    body = tuple((name, *(text(summary) for summary in systems.values())) for name, text in rows.items())
-    return PageTable(caption, ("", *systems), body, tuple(notes))
+def _side_by_side(layout: Layout, systems: Systems, between: Difference | None, more: Sequence[str]) -> PageTable:
+    headings = ("", *systems, *([between.label] if between else []))
+    body = tuple((row.label, *map(row.text, systems.values()), *([row.difference(between)] if between else [])) for row in layout.rows)
+    paired = ["Differences are paired: of the same images, where each image has such a figure by itself."] if between else []
+    return PageTable(layout.caption, headings, body, (INTERVALS, *layout.notes, *paired, *more))
 
 
 def _features_table(systems: Systems) -> PageTable:
@@ -171,32 +225,8 @@ def _left_out(systems: Systems) -> list[str]:
     ]
 
 
-def _figure(key: str, digits: tuple[int, int] = (3, 2), *, signed: bool = False) -> Callable[[Summary], str]:
-    return lambda summary: interval_text(summary.get(key), digits=digits, signed=signed)
-
-
-def _percent(key: str) -> Callable[[Summary], str]:
-    return lambda summary: _as_percent(summary.get(key))
-
-
-def _nested_percent(outer: str, key: str) -> Callable[[Summary], str]:
-    return lambda summary: _as_percent(summary[outer][key])
-
-
-def _count(key: str) -> Callable[[Summary], str]:
-    return lambda summary: str(summary.get(key, "-"))
-
-
-def _tiny(key: str) -> Callable[[Summary], str]:
-    return lambda summary: "-" if summary.get(key) is None else f"{summary[key]:.1e}"
-
-
 def _as_percent(figure: Mapping[str, Any] | None) -> str:
     return interval_text(figure, digits=(1, 1), scale=100.0)
-
-
-def _bare(value: float | None) -> dict[str, float | None]:
-    return {"value": value, "low": None, "high": None}
 
 
 def _p(p: float | None) -> str:

@@ -27,7 +27,7 @@ from biqa.evaluation.contradiction import worst
 from biqa.reporting.figures import write_figure
 from biqa.reporting.inside_grounding import draw_grounding
 from biqa.reporting.inside_page import contradiction_cards, example_of, gap_cards, lens_cells, run_table, section_of
-from biqa.reporting.inside_tables import tables_of
+from biqa.reporting.inside_tables import Difference, tables_of
 from biqa.reporting.page import Page, page_figure, thumbnail, write_page
 
 EVIL = "<script>alert(1)</script>"
@@ -55,7 +55,7 @@ def full_page(folder, layers=32):
     """Everything that a page can hold, with hostile names and texts."""
     write_figure(draw_grounding(side_by_side("grounding")), folder / "g.png", folder / "g.svg")
     figures = [page_figure(folder / "g.png", folder / "g.svg", "Coefficients of each feature", "dots with intervals")] * 2
-    sections = [section_of(analysis, {"synthetic": side_by_side(analysis)}, figures) for analysis in SUMMARIES]
+    sections = [section_of(analysis, tables_of(analysis, side_by_side(analysis)), figures) for analysis in SUMMARIES]
     rows = worst(contradiction_frame(), 10).replace({"image": {"000.png": EVIL}})
     rows.loc[0, ["image", "description"]] = [EVIL, f"{EVIL} There is heavy noise."]
     rows.loc[1, "image"] = "gone.png"
@@ -210,11 +210,16 @@ def test_the_lens_strip_starts_with_layer_one():
     assert cells[-1].token == "good"
 
 
-def test_several_data_sets_are_told_apart():
-    datasets = {name: {"one-stage": contradiction_summary()} for name in ("koniq", "livec")}
-    captions = [table.caption for table in section_of("contradiction", datasets).tables]
-    assert captions[0].endswith("(koniq)")
-    assert captions[1].endswith("(livec)")
+def test_a_difference_has_a_column_of_its_own():
+    between = Difference("one-stage minus two-stage", {"mean/image": {"value": 0.25, "low": 0.2, "high": 0.3}})
+    [table] = tables_of("attention", side_by_side("attention"), difference=between)
+    assert table.headings[-1] == "one-stage minus two-stage"
+    last = {row[0]: row[-1] for row in table.rows}
+    assert last["attention on image (%)"] == "+25.0 [+20.0, +30.0]"
+    assert last["attention on rest (%)"] == last["images"] == "-"
+    assert any("paired" in note for note in table.notes)
+    [table] = tables_of("attention", side_by_side("attention"), difference=Difference("a minus b", {}))
+    assert len(table.headings) == 3
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
