@@ -110,14 +110,18 @@ class OpenedRun:
         from biqa.building import build_model, quiet
 
         quiet()
-        learnt = any((self.folder.path / kind).is_dir() for kind in ("adapter", "model"))
-        began = self.config.stage.get("init_from")
-        other = find_run(began, "stage.init_from") if began not in (None, "base") else None
-        vlm = build_model(self.config, vision=self.sees, weights=self.folder if learnt else other)
+        vlm = build_model(self.config, vision=self.sees, weights=self._weights())
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
         if wanted == "cuda" and not torch.cuda.is_available():
             raise IncompatibleChoice("accelerator=cuda: there is no GPU here that PyTorch can use. Choose accelerator=cpu or auto.")
         return vlm.to(wanted).eval()
+
+    def _weights(self) -> RunFolder | None:
+        """The run whose weights it answered with: itself where it has learnt, else the one that it began with; None: the base weights."""
+        if any((self.folder.path / kind).is_dir() for kind in ("adapter", "model")):
+            return self.folder
+        began = self.config.stage.get("init_from")
+        return None if began in (None, "base") else find_run(began, "stage.init_from")
 
     def precision(self) -> AbstractContextManager[Any]:
         """The run's own precision: its answers were made in it."""

@@ -192,6 +192,24 @@ def test_the_last_layer_is_the_answer_of_the_run(run, call, tmp_path, options):
     )  # a text may split into other tokens when read back
 
 
+def test_weights_are_those_that_the_run_answered_with(run, call, tmp_path):
+    """Its own where it has learnt, though the run that it began with is gone; of a zero-shot run those of the run that it began with."""
+    begun = (f"stage.init_from={tmp_path / 'first'}", "sampling.max_new_tokens=4")
+    for name, *options in (
+        ("first", "stage=joint", "stage.epochs=1"),
+        ("own", "stage=joint", "stage.epochs=1", *begun),
+        ("asked", "stage=zero_shot", *begun),
+    ):
+        assert run(tmp_path, name, *options).code == 0
+    assert call("biqa.analyze", f"run={tmp_path / 'asked'}", "analysis=logit_lens", *QUICK).code == 0
+    shutil.rmtree(tmp_path / "asked" / "analysis")
+    shutil.rmtree(tmp_path / "first")
+    assert call("biqa.analyze", f"run={tmp_path / 'own'}", "analysis=logit_lens", *QUICK).code == 0
+    gone = call("biqa.analyze", f"run={tmp_path / 'asked'}", "analysis=logit_lens", *QUICK)
+    assert gone.code == 2
+    assert "stage.init_from=" in gone.err
+
+
 def test_too_few_images_for_a_regression(runs, call):
     alone = call("biqa.analyze", f"run={runs / 'joint'}", "analysis=grounding", "images=10", *QUICK)
     assert alone.code == 2
