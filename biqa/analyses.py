@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 Shown = Callable[[Iterable[None], int], Iterable[None]]
 """(pieces as they are done, how many there are) -> the same."""
-VERSION = 1
+VERSION = 2
 """Of what analyses write. A change that moves a figure raises it, so that no old file is taken for a new one."""
 
 

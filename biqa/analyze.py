@@ -3,8 +3,9 @@
 python -m biqa.analyze run=runs/tiny-joint-synthetic-s0 analysis=all against=runs/tiny-inference-synthetic-s0
 python -m biqa.analyze --help
 
-Writes runs/<name>/analysis/: for each analysis <name>.parquet (the data), <name>.json (the figures with their intervals), pictures (png, svg); with
-analysis=all also report.html. What was made before from the same answers and settings is taken as it is; what was begun goes on.
+Writes runs/<name>/analysis/: for each analysis <name>.parquet (the data), <name>.json (the figures with their intervals) and pictures (png, svg);
+tables.md, the tables that it prints; with analysis=all also report.html. What was made before from the same answers and settings is taken as it is;
+what was begun goes on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -115,7 +116,7 @@ def look(config: AnalyzeConfig, systems: "dict[str, OpenedRun]") -> None:
     from rich.console import Console
 
     from biqa.analyses import Settings, Task, analyse
-    from biqa.showing import Shown, figures, figures_of_images, page, tables
+    from biqa.showing import Shown, figures, figures_of_images, narrow_tables, on_the_terminal, page, write_tables
 
     Shown(systems, {}, config.show).chosen()  # a name that is not there is told before time is spent
     settings = Settings(config.images, config.folds, config.resamples, config.seed, config.batch_size)
@@ -135,9 +136,10 @@ def look(config: AnalyzeConfig, systems: "dict[str, OpenedRun]") -> None:
     of_sets, of_images = figures(shown), figures_of_images(shown)
     if config.analysis == "all" and found:
         page(shown, of_sets, of_images, notes)
+    write_tables(shown)
     console = Console()
-    for table in tables(shown):
-        console.print(table)
+    for table in narrow_tables(shown):
+        console.print(on_the_terminal(table))
     for note in notes:
         console.print(note, markup=False, highlight=False)
     folder = next(iter(systems.values())).folder.path / "analysis"

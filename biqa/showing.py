@@ -19,7 +19,7 @@ from biqa.reporting.inside_attention import draw_attention, draw_attention_map
 from biqa.reporting.inside_grounding import draw_grounding, draw_partial_dependence, draw_swaps
 from biqa.reporting.inside_lens import draw_lens_of_image, draw_logit_lens
 from biqa.reporting.inside_page import contradiction_cards, example_of, gap_cards, run_table, section_of
-from biqa.reporting.inside_tables import Difference, tables_of
+from biqa.reporting.inside_tables import Difference, markdown, tables_of
 from biqa.reporting.page import Cards, Example, Page, PageFigure, PageTable, Section, page_figure, write_page
 
 if TYPE_CHECKING:
@@ -110,12 +110,20 @@ class Shown:
         return [(self.datasets[0], ordered[place]) for place in places]
 
 
-def tables(shown: Shown) -> "Iterator[Table]":
-    """The tables for the terminal. One that has columns for each system is parted: a table a system fits a window."""
+def narrow_tables(shown: Shown) -> Iterator[PageTable]:
+    """All tables. One that has columns for each system is parted: a table a system fits a window and a column of text."""
     for analysis in shown.found:
         for dataset in shown.datasets:
             for table in shown.tables(analysis, dataset):
-                yield from map(_on_the_terminal, _parted(table) if table.groups else [table])
+                yield from _parted(table) if table.groups else [table]
+
+
+def write_tables(shown: Shown) -> None:
+    """Write tables.md: all tables in Markdown."""
+    file = shown.first.folder.path / "analysis" / "tables.md"
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text("\n".join(map(markdown, narrow_tables(shown))), encoding="utf-8")
+    temporary.replace(file)
 
 
 def _parted(table: PageTable) -> Iterator[PageTable]:
@@ -130,7 +138,8 @@ def _parted(table: PageTable) -> Iterator[PageTable]:
         begin = end
 
 
-def _on_the_terminal(table: PageTable) -> "Table":
+def on_the_terminal(table: PageTable) -> "Table":
+    """The table as rich prints it."""
     import rich.table
     from rich.text import Text
 

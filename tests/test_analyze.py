@@ -73,6 +73,9 @@ def test_everything_is_written_for_both_runs(whole):
         for analysis in ANALYSES:
             assert summary(runs, name, analysis)["datasets"]["synthetic"]["images"] == 60
     there = {path.name for path in (runs / "joint" / "analysis").iterdir()}
+    tables = (runs / "joint" / "analysis" / "tables.md").read_text()
+    assert "| commit depth (layer) | " in tables
+    assert "| | one-stage | two-stage | one-stage minus two-stage |" in tables.replace("|  |", "| |")
     drawn = {*ANALYSES, "grounding-dependence", "grounding-swaps"}
     assert {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} <= there
     assert len([name for name in there if name.startswith("logit_lens-") and name.endswith(".png")]) == 3

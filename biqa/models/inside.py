@@ -91,7 +91,8 @@ def final_norm(vlm: VLM, states: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attention_rows(vlm: VLM, prompts: Sequence[Prompt]) -> Tensor:
-    """What the last position of each prompt attends to, averaged over heads: [B, K, L] float32, prompts padded on the left; rows sum to 1.
+    """What the last position of each prompt attends to, averaged over heads: [B, K, L] float32, prompts padded on the left; rows sum to 1
+    (to 1e-3 where the model computes in 16 bits).
 
     All but the last token are read as always, with whatever attention implementation the model has; the last one alone is read with the eager one,
     which gives its weights. So no matrix of positions by positions is made, and the pass costs hardly more than a plain one.

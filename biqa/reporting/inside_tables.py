@@ -127,7 +127,7 @@ FIRST: dict[str, Layout] = {
             Row("effective number of tokens", "mean/effective", digits=(1, 1)),
             Row("tokens in the context (mean)", "context", form=".1f"),
             *(Row(f"tokens of {group} (mean)", f"tokens/{group}", form=".1f") for group in GROUPS),
-            Row("shares of a layer add up to 1 (largest error)", "row_sum_error", form=".1e"),
+            Row("sum of the model's weights in a layer, largest distance from 1", "row_sum_error", form=".1e"),
         ),
     ),
     "contradiction": Layout(
@@ -166,6 +166,13 @@ FIRST: dict[str, Layout] = {
     ),
 }
 """Analysis -> its first table."""
+
+
+def markdown(table: PageTable) -> str:
+    """A table without groups of columns in Markdown, with its notes below."""
+    rows = [table.headings, ["---", *(["---:"] * (len(table.headings) - 1))], *table.rows]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"**{table.caption}**", "", *lines, "", *(f"- {note}" for note in table.notes), ""])
 
 
 def _side_by_side(layout: Layout, systems: Systems, between: Difference | None, more: Sequence[str]) -> PageTable:

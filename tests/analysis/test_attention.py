@@ -29,3 +29,12 @@ def test_shares_and_breadth_of_planted_rows():
     assert found["mean"]["effective"]["value"] == pytest.approx((2 ** first[0]["entropy"] + 4 + 2 + 1) / 4)
     assert sum(found["mean"][group]["value"] for group in GROUPS) == pytest.approx(1)
     assert found["row_sum_error"] < 1e-6
+
+
+def test_rounded_weights_are_scaled():
+    """A model in bfloat16 gives weights that do not quite sum to 1."""
+    [[row]] = masses(torch.tensor([[[0.5, 0.499]]]), [Context(Prompt((0, 0)), (0, 2))])
+    assert row["image_mass"] + row["description_mass"] == pytest.approx(1, abs=1e-9)
+    assert row["sum"] == pytest.approx(0.999)
+    frame = pd.DataFrame([{"image": "a", **row}])
+    assert attention_summary(frame, resamples=2, seed=0)["row_sum_error"] == pytest.approx(1e-3, rel=1e-3)
