@@ -215,14 +215,16 @@ def _wait_for(processes: list[BaseProcess], folder: Path) -> tuple[bool, BasePro
     running, until, silent = list(processes), None, None
     while running and (until is None or time.monotonic() < until):
         wait([process.sentinel for process in running], PAUSE)
-        ended = [process for process in running if process.exitcode]
-        running = [process for process in running if process.exitcode is None]
+        codes = {process: process.exitcode for process in running}  # asked once: one may end between two questions
+        ended = [process for process, code in codes.items() if code]
+        running = [process for process, code in codes.items() if code is None]
         told = any(folder.glob("*.error"))
+        # a SIGKILL is the cause, also where it is seen after what those tell that were left alone: nobody here has sent one yet
+        killed = [process for process in ended if process.exitcode == -signal.SIGKILL]
         if until is None and (ended or told):
             until = time.monotonic() + AFTERMATH
-            # of what happened between two looks a SIGKILL is the cause: nobody here has sent one yet, and those that were left alone tell of that
-            killed = [process for process in ended if process.exitcode == -signal.SIGKILL]
-            silent = next(iter(killed), None if told else ended[0])
+            silent = None if told else ended[0]
+        silent = next(iter(killed), silent)
     return until is not None, silent
 
 
@@ -263,11 +265,15 @@ def _one_of(place: int, total: int, folder: Path, gpus: bool, level: int, work: 
     logging.getLogger().setLevel(level)  # Hydra has set it in the one that started this
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # may reach every process; the one that started them hands it on as SIGTERM
+    raised = None
     try:
         with joined(gpus=gpus, store=str(folder / "store")):
-            work(*given)
+            try:
+                work(*given)
+            finally:
+                raised = time.time()  # before it leaves the others, who then have something to tell too
     except BaseException as error:
-        told = pickle.dumps((time.time(), _portable(error), f"In process {place} of {total}:\n{traceback.format_exc()}"))
+        told = pickle.dumps((raised or time.time(), _portable(error), f"In process {place} of {total}:\n{traceback.format_exc()}"))
         temporary = folder / f"rank {place}.tmp"
         temporary.write_bytes(told)
         temporary.rename(folder / f"rank {place}.error")

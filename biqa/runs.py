@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def job(self) -> Path:
+        """Number of the cluster's job that began the run, if one did; there before the config, so that no run is begun without it."""
+        return self.path / "job"
+
+    @property
     def checkpoints(self) -> Path:
         """Resumable checkpoints of an unfinished run."""
         return self.path / "checkpoints"
@@ -94,7 +99,7 @@ class RunFolder:
         place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise RunExists(f"{self.path} cannot be made: {place} is no folder that you may write to. Choose another runs=.")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or not any(path != self.job for path in self.path.iterdir()):
             return False
         if not self.config.is_file():
             raise RunExists(f"{self.path} is there already and is no run folder (it has no config.yaml). Choose another name= or runs=.")
@@ -112,11 +117,13 @@ class RunFolder:
             raise RunExists(f"{self.path} holds an unfinished run of this config: add ckpt=last to go on with it, or overwrite=true to start again.")
         return self.finished
 
-    def start(self, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Make the folder (with `overwrite` anew, once `open` has agreed) and write the config into it."""
+    def start(self, config: Mapping[str, Any], *, overwrite: bool = False, job: str | None = None) -> None:
+        """Make the folder (with `overwrite` anew, once `open` has agreed) and write into it the job that this is, if any, and the config."""
         if overwrite:
             shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
+        if job is not None:
+            self.job.write_text(job, encoding="utf-8")
         temporary = self.config.with_suffix(".tmp")
         OmegaConf.save(OmegaConf.create(dict(config)), temporary)
         temporary.replace(self.config)

@@ -28,9 +28,6 @@ from typing import Any
 
 from biqa.runs import RunFolder
 
-MARK = "job"
-"""File in a run folder: the job that began the run."""
-
 
 def job(environment: Mapping[str, str] = os.environ) -> str | None:
     """The job that this process is part of, as `scontrol` names it (`12`, in an array `12_3`), or submitit's on this machine; None: no job."""
@@ -47,16 +44,10 @@ def signals(name: str) -> tuple[int, ...]:
     return tuple({int(signal.Signals[one]) for one in (name, *submitit)})
 
 
-def mark(folder: Path) -> None:
-    """Note in a run folder that this job has begun the run."""
-    if (number := job()) is not None:
-        (folder / MARK).write_text(number, encoding="utf-8")
-
-
 def goes_on_here(folder: Path) -> bool:
     """Whether this is a job that was queued again, and the run in `folder` is one that it began."""
     restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 or os.environ.get("SUBMITIT_EXECUTOR") == "local"
-    begun = folder / MARK
+    begun = RunFolder(folder).job
     return restarted and begun.is_file() and begun.read_text(encoding="utf-8") == job()
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from biqa import config as schema
 from biqa.config.stage import VerdictStage
 from biqa.runs import STAGE_ONE, RunFolder, find_run, find_stage_one, plain
-from biqa.stopping import mark, told_in_words
+from biqa.stopping import job, told_in_words
 
 if TYPE_CHECKING:
     import lightning as L
@@ -78,8 +78,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
     print_notes(corpus)
     if first():
-        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite)
-        mark(folder.path)
+        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
 
     if stage_one is None:
         train, val = corpus.items("train"), corpus.items("val")

@@ -34,6 +34,17 @@ def test_an_empty_place_may_be_used(tmp_path):
     assert RunFolder(tmp_path / "a").open(config(), resume=False, overwrite=False) is False
 
 
+def test_a_job_that_was_stopped_before_it_began_may_begin(tmp_path):
+    """The job is noted before the config, so that a signal between the two leaves a folder in which nothing has begun."""
+    folder = RunFolder(tmp_path / "a")
+    folder.path.mkdir()
+    folder.job.write_text("5")
+    assert folder.open(config(), resume=True, overwrite=False) is False
+    assert folder.open(config(), resume=False, overwrite=False) is False
+    folder.start(config(), job="6")
+    assert folder.job.read_text() == "6"
+
+
 def test_a_finished_run_of_the_same_config_is_not_run_again(tmp_path):
     folder = made(tmp_path / "a", config())
     assert folder.open(config(), resume=False, overwrite=False) is True

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from biqa.runs import RunFolder
 from biqa.stages.checkpoints import Checkpoints, Stopped
-from biqa.stopping import awaited, goes_on_here, job, mark, queue_again, signals
+from biqa.stopping import awaited, goes_on_here, job, queue_again, signals
 
 pytest_plugins = ["small_runs"]
 
@@ -154,7 +155,7 @@ def test_outside_of_a_job_the_signals_are_left_alone(outside_jobs):
 )
 def test_a_run_goes_on_by_itself_in_the_job_that_began_it(outside_jobs, tmp_path, environment, expected):
     outside_jobs.setenv("SLURM_JOB_ID", "5")
-    mark(tmp_path)
+    RunFolder(tmp_path).start({}, job=job())
     outside_jobs.delenv("SLURM_JOB_ID")
     for name, value in environment.items():
         outside_jobs.setenv(name, value)
