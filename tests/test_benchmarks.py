@@ -39,6 +39,7 @@ def test_prepare_runs_and_writes_the_ratios_of_its_rounds(
 
 def test_a_look_inside_is_timed_beside_plain_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(inside, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(inside, "TARGETS", {"logit_lens": 1.25})  # two processes less
     monkeypatch.setattr("sys.argv", ["inside", "--images", "10", "--rounds", "2", "--layers", "2", "--hidden", "32"])
     inside.main()
     result = json.loads((tmp_path / "results" / "inside.json").read_text())
