@@ -70,7 +70,8 @@ class Shown:
     def rows(self, table: str, dataset: str, image: str | None = None) -> dict[str, pd.DataFrame]:
         """Label -> rows of a parquet file of one data set, or of one image of it."""
         read = {label: pd.read_parquet(opened.folder.path / "analysis" / f"{table}.parquet") for label, opened in self.systems.items()}
-        kept = {label: frame.loc[frame["dataset"] == dataset, :] for label, frame in read.items()}
+        # where no description names what could be changed, the table of swaps has no rows, and so no columns
+        kept = {label: frame.loc[frame["dataset"] == dataset, :] if len(frame) else frame for label, frame in read.items()}
         return kept if image is None else {label: frame.loc[frame["image"] == image, :] for label, frame in kept.items()}
 
     def difference(self, analysis: str, dataset: str) -> Difference | None:

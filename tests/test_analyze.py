@@ -278,6 +278,16 @@ def test_a_decoder_without_the_usual_names(runs, call, monkeypatch):
         inside.decoder_of(vlm)
 
 
+def test_descriptions_in_which_nothing_can_be_changed(runs, call):
+    """Of such a run no swap is shown, beside another one too."""
+    answers = runs / "two" / "answers" / "synthetic.parquet"
+    pd.read_parquet(answers).assign(description="No distortion is visible.").to_parquet(answers, index=False)
+    outcome = call("biqa.analyze", f"run={runs / 'two'}", f"against={runs / 'joint'}", "analysis=grounding", *QUICK)
+    assert outcome.code == 0, outcome.err
+    found = summary(runs, "two", "grounding")["datasets"]["synthetic"]
+    assert (found["swaps"], found["right_way"], found["features"]) == ({}, None, {})
+
+
 def test_runs_without_a_data_set_in_common(runs, call):
     result = json.loads((runs / "two" / "result.json").read_text())
     result["metrics"] = {"other": result["metrics"]["synthetic"]}
