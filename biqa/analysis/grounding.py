@@ -147,9 +147,8 @@ def dependence(features: Sequence[Features], score: Floats, *, resamples: int, s
         means = bootstrap_means(figures, resamples=resamples, seed=seed)
         found[feature] = []
         for strength in strengths:
-            images, mean = int((said == strength).sum()), means[str(strength)]
-            mean = mean if images > 1 else Estimate(mean.value, np.nan, np.nan)
-            found[feature].append(StrengthPoint(strength, images, mean, float(predicted + _moved(model, feature, strength, features))))
+            images, moved = int((said == strength).sum()), _moved(model, feature, strength, features)
+            found[feature].append(StrengthPoint(strength, images, means[str(strength)], float(predicted + moved)))
     return found
 
 

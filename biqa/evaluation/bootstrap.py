@@ -71,11 +71,19 @@ def bootstrap_means(values: Mapping[str, ArrayLike], *, resamples: int, seed: in
         values: name -> figures of the same images, NaN for an image that has none. Shape [images]; or [images, columns] for the mean over columns
             of the mean over the images that have a figure there; a resample that drew none of them goes without that column.
         resamples: number of resamples; `seed` draws them.
+
+    Returns:
+        Name -> mean and interval; a single image says nothing of how images differ, so it has no interval (NaN).
     """
     arrays = {name: np.asarray(figures, dtype=np.float64) for name, figures in values.items()}
     number = len(next(iter(arrays.values())))
     counts = draw_counts("", [str(position) for position in range(number)], resamples, seed)
-    return {name: estimate(_mean_of_columns(figures, np.ones((1, number)))[0], _mean_of_columns(figures, counts)) for name, figures in arrays.items()}
+    found = {}
+    for name, figures in arrays.items():
+        alone = np.isfinite(figures.reshape(number, -1)).any(axis=1).sum() == 1
+        draws = np.full(resamples, np.nan) if alone else _mean_of_columns(figures, counts)
+        found[name] = estimate(_mean_of_columns(figures, np.ones((1, number)))[0], draws)
+    return found
 
 
 def _mean_of_columns(figures: Floats, counts: Floats) -> Floats:

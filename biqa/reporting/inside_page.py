@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from biqa.evaluation.answers import PROBABILITIES
+from biqa.evaluation.contradiction import STEPS
 from biqa.language.levels import LEVELS
 from biqa.reporting.page import Answer, Card, Cards, Example, LensCell, PageFigure, PageTable, Section, thumbnail
 from biqa.reporting.tokens import visible
@@ -85,7 +86,9 @@ def contradiction_cards(system: str, rows: pd.DataFrame, pictures: Pictures) -> 
         way = "as described" if not steps else f"{abs(steps)} step{'s' if abs(steps) > 1 else ''} {'better' if steps > 0 else 'worse'}"
         facts = (("given level", row["level"]), ("implied level", row["implied"]), ("difference", way))
         cards.append(_card(row, facts, pictures))
-    return Cards(f"{system}: worst contradictions", "Answers whose level lies furthest from what their own description implies.", tuple(cards))
+    contradicted = any(abs(steps) >= STEPS for steps in rows["difference"])
+    heading = "worst contradictions" if contradicted else "no contradiction, the largest differences"
+    return Cards(f"{system}: {heading}", "Answers whose level lies furthest from what their own description implies.", tuple(cards))
 
 
 def gap_cards(system: str, rows: pd.DataFrame, pictures: Pictures) -> Cards:

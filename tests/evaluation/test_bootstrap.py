@@ -64,7 +64,7 @@ def test_images_without_a_figure_are_left_out_of_its_mean():
     values = np.array([[1.0, np.nan], [2.0, np.nan], [6.0, 5.0]])
     counts = draw_counts("", ["0", "1", "2"], 100, 0)
     found = bootstrap_means({"both": values, "first": values[:, 0], "second": values[:, 1]}, resamples=100, seed=0)
-    assert found["second"] == Estimate(5, 5, 5)
+    assert found["second"].value == 5
     assert found["first"].value == 3
     assert found["both"].value == 4
     first = counts @ values[:, 0] / 3
@@ -111,3 +111,10 @@ def test_undefined_resamples_are_left_out_and_an_undefined_value_stays_so():
     assert estimate(0.5, np.array([0.4, np.nan, 0.4])) == Estimate(0.5, 0.4, 0.4)
     unknown = difference(np.nan, np.array([0.4, 0.5]))
     assert np.isnan([unknown.value, unknown.low, unknown.high, unknown.p]).all()
+
+
+def test_one_image_has_no_interval():
+    found = bootstrap_means({"one": [0.4, np.nan, np.nan], "two": [0.4, 0.6, np.nan]}, resamples=50, seed=0)
+    assert found["one"].value == 0.4
+    assert np.isnan([found["one"].low, found["one"].high]).all()
+    assert (found["two"].value, found["two"].low, found["two"].high) == pytest.approx((0.5, 0.4, 0.6))
