@@ -105,10 +105,13 @@ class Shown:
             raise IncompatibleChoice(f"show=[{','.join(self.named)}]: {', '.join(unknown)} was not answered. There are {len(known)}, such as {some}.")
         if self.named:
             return [(known[image], image) for image in self.named]
-        rows = self.first.greedy[self.datasets[0]]
-        ordered = rows.loc[rows["image"].isin(list(known)), :].sort_values(["q", "image"], kind="stable")["image"].tolist()
-        places = dict.fromkeys(round(at * (len(ordered) - 1)) for at in SHOWN_AT) if ordered else {}
-        return [(self.datasets[0], ordered[place]) for place in places]
+        return [(dataset, image) for dataset in self.datasets for image in self._across_quality(dataset, list(known))]
+
+    def _across_quality(self, dataset: str, known: list[str]) -> list[str]:
+        """Some of the known images of a data set, from low to high quality."""
+        rows = self.first.greedy[dataset]
+        ordered = rows.loc[rows["image"].isin(known), :].sort_values(["q", "image"], kind="stable")["image"].tolist()
+        return [ordered[place] for place in dict.fromkeys(round(at * (len(ordered) - 1)) for at in SHOWN_AT)] if ordered else []
 
 
 def narrow_tables(shown: Shown) -> Iterator[PageTable]:
@@ -251,10 +254,11 @@ def _section(shown: Shown, analysis: str, made: Sequence[PageFigure]) -> Section
     cards: list[Cards] = []
     for dataset in shown.datasets:
         for label, opened in shown.systems.items():
+            name = f"{label}, {dataset}" if len(shown.datasets) > 1 else label
             if analysis == "contradiction":
-                cards.append(contradiction_cards(label, worst(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
+                cards.append(contradiction_cards(name, worst(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
             if analysis == "gap" and opened.sees:
-                cards.append(gap_cards(label, worst_gaps(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
+                cards.append(gap_cards(name, worst_gaps(shown.rows(analysis, dataset)[label], WORST), _pictures(opened)))
     return section_of(analysis, [table for dataset in shown.datasets for table in shown.tables(analysis, dataset)], made, cards)
 
 
