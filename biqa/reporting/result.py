@@ -218,7 +218,7 @@ def _feature_table(title: str, figures: Mapping[str, Mapping[str, float]], over:
     features = [metric.removeprefix(beginning) for metric in figures if metric.startswith(beginning)]
     for place in [*(f"{over}/{feature}" for feature in features), over]:
         accuracy, majority, gain = (figures[metric + place] for metric in BY_FEATURE)
-        difference = f"{gain['value']:+.3f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
+        difference = interval_text(gain, signed=True)
         label = place.partition("/")[2].replace("_", " ") or "mean over features"
         cells = _interval_text("accuracy", accuracy), f"{majority['value']:.3f}", difference
         table.add_row(label, *cells, end_section=place.endswith(f"/{features[-1]}"))

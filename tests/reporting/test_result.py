@@ -238,6 +238,15 @@ def test_features_that_some_targets_leave_out_have_a_table_over_all_images(descr
     assert "accuracy all" not in first
 
 
+def test_a_feature_of_one_image_is_shown_without_an_interval(described):
+    for metric in ("accuracy", "over_majority"):
+        described["metrics"]["synthetic"][f"{metric}/white_noise"] = figure(1.0, float("nan"), float("nan"))
+    (row,) = lines_with(printed(described), "white noise")
+    assert "+1.000" in row
+    assert "nan" not in row
+    assert "[" not in row
+
+
 def test_each_data_set_has_its_own_table_by_feature(described):
     described["metrics"]["other"] = {"feature_f1": figure(0.5, 0.4, 0.6)}
     described["data"]["other"] = described["data"]["synthetic"]
