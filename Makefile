@@ -38,12 +38,18 @@ test-faults: install  ## ten runs killed at random steps; each goes on to the sa
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py
 
-bench: install  ## speed, as ratios in one interleaved run
-	$(BIN)/python -m benchmarks.prepare $(ARGS)
-	$(BIN)/python -m benchmarks.inside $(ARGS)
+bench: $(VENV)/.bench-installed  ## speed beside TRL, transformers and plain loops, as ratios; ARGS="--only 1 2" for some rows alone
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+	test -n "$(ARGS)" || $(BIN)/python -m benchmarks.prepare
+	test -n "$(ARGS)" || $(BIN)/python -m benchmarks.inside
 
-bench-gpu: install  ## cost of a training step of a 2B to 8B backbone on this machine's GPU: ARGS="--model qwen3_vl"
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench-gpu: install  ## cost of training steps and of answers of a 2B to 8B backbone on this machine's GPU: ARGS="--model qwen3_vl"
 	$(BIN)/python -m benchmarks.training_steps $(ARGS)
+	$(BIN)/python -m benchmarks.gpu_answers $(ARGS)
 
 reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
 	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)

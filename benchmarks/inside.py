@@ -5,21 +5,14 @@ python -m benchmarks.inside --images 50 --rounds 1       # a glance
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from statistics import median
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from benchmarks.rounds import alone, in_turn, peak_mb, ratio_of, write_result
+from benchmarks.shapes import picture
 from biqa.analysis.attention import attention_table
 from biqa.analysis.lens import lens_rows
 from biqa.language.prompts import JOINT
@@ -28,7 +21,6 @@ from biqa.models.sampling import level_probabilities
 from biqa.models.tiny import build_tiny
 from biqa.models.vlm import VLM
 
-RESULTS = Path(__file__).parent / "results"
 TARGETS = {"logit_lens": 1.25, "attention": 2.0}
 """Of the time of plain passes."""
 DESCRIPTION = "The image is dark. The contrast is low. The picture is pale. Details are blurred. There is heavy noise."
@@ -55,10 +47,10 @@ def main() -> None:
     vlm = build(options.layers, options.hidden)
     if options.alone:
         seconds(vlm, options.images, [options.alone])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_mb())
         return
     seconds(vlm, BATCH, list(WORK))  # what is made at the first call
-    rounds = [seconds(vlm, options.images, list(WORK)[:: -1 if number % 2 else 1]) for number in range(options.rounds)]
+    rounds = [seconds(vlm, options.images, in_turn(list(WORK), number)) for number in range(options.rounds)]
     counts = (options.images // 5, options.images * 2)
     sizes = ("--layers", str(options.layers), "--hidden", str(options.hidden))
     memory = {name: {count: peak(name, count, sizes) for count in counts} for name in TARGETS}
@@ -76,7 +68,7 @@ def seconds(vlm: VLM, images: int, names: Sequence[str]) -> dict[str, float]:
     """Seconds of each kind of work on the same contexts, batch by batch in turn."""
     spent = dict.fromkeys(names, 0.0)
     for first in range(0, images, BATCH):
-        pictures = [picture(number) for number in range(first, min(first + BATCH, images))]
+        pictures = [picture(number, 96) for number in range(first, min(first + BATCH, images))]
         contexts = [context_of(vlm, JOINT, DESCRIPTION, image) for image in pictures]
         for name in names:
             start = time.perf_counter()
@@ -85,15 +77,9 @@ def seconds(vlm: VLM, images: int, names: Sequence[str]) -> dict[str, float]:
     return spent
 
 
-def picture(number: int) -> Image.Image:
-    """Noise, 96 x 96."""
-    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (96, 96, 3), dtype=np.uint8))
-
-
 def peak(name: str, images: int, sizes: Sequence[str]) -> float:
     """Peak memory in MB of a process that does one kind of work."""
-    command = [sys.executable, "-m", "benchmarks.inside", "--alone", name, "--images", str(images), *sizes]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(alone("inside", "--alone", name, "--images", str(images), *sizes))
 
 
 def report(rounds: Sequence[dict[str, float]], memory: dict[str, dict[int, float]], options: dict[str, Any]) -> None:
@@ -102,16 +88,12 @@ def report(rounds: Sequence[dict[str, float]], memory: dict[str, dict[int, float
     print(f"{images} images, decoder of {options['layers']} x {options['hidden']}, batches of {BATCH}; {os.cpu_count()} cores")
     found: dict[str, Any] = {"images": images, "rounds": rounds}
     for name, target in TARGETS.items():
-        ratios = [of[name] / of["plain"] for of in rounds]
-        ratio = median(ratios)
+        ratio = ratio_of(rounds, name, "plain")
         few, many = memory[name].items()
-        met = "met" if ratio <= target else "missed"
-        print(f"{name}: {ratio:.2f} of a plain pass ({min(ratios):.2f} to {max(ratios):.2f}); target {target}: {met}")
+        print(f"{name}: {ratio} of a plain pass; target {target}: {'met' if ratio.median <= target else 'missed'}")
         print(f"{name}: peak memory {few[1]:.0f} MB for {few[0]} images, {many[1]:.0f} MB for {many[0]}")
-        found[name] = {"ratio": ratio, "lowest": min(ratios), "highest": max(ratios), "target": target, "peak_mb": memory[name]}
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "python": platform.python_version(), "processor": platform.machine()}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "inside.json").write_text(json.dumps({**found, "machine": machine}, indent=2) + "\n", encoding="utf-8")
+        found[name] = {**asdict(ratio), "target": target, "peak_mb": memory[name]}
+    write_result("inside", found)
 
 
 if __name__ == "__main__":

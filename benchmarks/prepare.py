@@ -5,30 +5,22 @@ python -m benchmarks.prepare --images 1000 --rounds 1     # a glance
 """
 
 import argparse
-import json
 import os
-import platform
-import resource
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.rounds import Ratio, in_turn, timed, write_result
 from biqa.data.survey import Look, survey
 
-RESULTS = Path(__file__).parent / "results"
 TARGET = 1.7
 """Of the ratio on two cores: twice the processes, less what starting them and gathering their answers costs."""
 WORKERS = 2
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="biqa-bench-") as place:
         paths = make_images(Path(place) / "images", options.images)
-        rounds = [one_round(paths, Path(place) / "cache", biqa_first=bool(index % 2)) for index in range(options.rounds)]
+        rounds = [one_round(paths, Path(place) / "cache", index) for index in range(options.rounds)]
     report(rounds, options.images)
 
 
@@ -65,47 +57,29 @@ def make_images(folder: Path, count: int) -> list[Path]:
     paths = []
     for index in range(count):
         width, height = (int(side) for side in rng.integers(96, 129, 2))
-        coarse = Image.fromarray(rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-        noisy = (smooth + rng.integers(-6, 7, (height, width, 1))).clip(0, 255).astype(np.uint8)
         paths.append(folder / f"{index:05d}.{'jpg' if index % 2 else 'png'}")
-        Image.fromarray(noisy).save(paths[-1])
+        photograph(rng, width, height).save(paths[-1])
     return paths
 
 
-def one_round(paths: Sequence[Path], cache: Path, *, biqa_first: bool) -> Round:
-    """Both over all images, with a cold cache; who begins alternates, so that a machine that warms up or slows down favours neither."""
+def photograph(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Smooth colours with noise."""
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    return Image.fromarray((smooth + rng.integers(-6, 7, (height, width, 1))).clip(0, 255).astype(np.uint8))
+
+
+def one_round(paths: Sequence[Path], cache: Path, number: int) -> Round:
+    """Both over all images, in turn, with a cold cache."""
     from benchmarks import plain  # here: the processes of biqa's survey import this module, and need none of scipy.ndimage
-
-    def biqa() -> list[Look]:
-        return survey(paths, ("hash", "measured"), cache=cache, workers=WORKERS)
-
-    def loop() -> list[tuple[str, dict[str, float]]]:
-        return plain.prepare(paths)
 
     shutil.rmtree(cache, ignore_errors=True)
     plain.prepare(paths[:8])  # what is imported at the first call
-    if biqa_first:
-        looks, biqa_wall, biqa_cpu = timed(biqa)
-        figures, plain_wall, plain_cpu = timed(loop)
-    else:
-        figures, plain_wall, plain_cpu = timed(loop)
-        looks, biqa_wall, biqa_cpu = timed(biqa)
+    sides = {"plain": lambda: plain.prepare(paths), "biqa": lambda: survey(paths, ("hash", "measured"), cache=cache, workers=WORKERS)}
+    found = {name: timed(sides[name]) for name in in_turn(list(sides), number)}
+    (figures, plain_wall, plain_cpu), (looks, biqa_wall, biqa_cpu) = found["plain"], found["biqa"]
     check_equal(looks, figures)
     return Round(plain=plain_wall, biqa=biqa_wall, plain_cpu=plain_cpu, biqa_cpu=biqa_cpu)
-
-
-def timed(work: Callable[[], Found]) -> tuple[Found, float, float]:
-    """What it gives, and the wall and processor seconds that it took, processes that it started and ended included."""
-    cpu, start = cpu_seconds(), time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - start, cpu_seconds() - cpu
-
-
-def cpu_seconds() -> float:
-    """Processor seconds of this process and of those that it started and that have ended."""
-    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def check_equal(looks: Sequence[Look], figures: Sequence[tuple[str, dict[str, float]]]) -> None:
@@ -124,14 +98,10 @@ def report(rounds: Sequence[Round], images: int) -> None:
     for number, one in enumerate(rounds, start=1):
         cost = one.biqa_cpu / one.plain_cpu
         print(f"{number:5d}   {images / one.plain:14.0f}   {images / one.biqa:13.0f}   {one.ratio:5.2f}   {cost:29.2f}")
-    ratios = [one.ratio for one in rounds]
-    result = {"images": images, "workers": WORKERS, "ratio": median(ratios), "lowest": min(ratios), "highest": max(ratios), "target": TARGET}
-    met = "met" if result["ratio"] >= TARGET else "missed"
-    print(f"median ratio {result['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); target {TARGET}: {met}")
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "python": platform.python_version(), "processor": platform.machine()}
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({**result, "rounds": [asdict(one) for one in rounds], "machine": machine}, indent=2) + "\n"
-    (RESULTS / "prepare.json").write_text(text, encoding="utf-8")
+    ratio = Ratio.of([one.ratio for one in rounds])
+    print(f"median ratio {ratio}; target {TARGET}: {'met' if ratio.median >= TARGET else 'missed'}")
+    told = {"images": images, "workers": WORKERS, **asdict(ratio), "target": TARGET}
+    write_result("prepare", {**told, "rounds": [asdict(one) for one in rounds]})
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.rounds import alone, write_result
+
 MODELS = ("owl2", "qwen3_vl", "qwen2_5_vl", "llava")
 REAL: dict[str, dict[str, Any]] = {
     "qwen3_vl": {
@@ -64,7 +66,6 @@ IMAGES: dict[str, dict[str, Any]] = {
 }
 """Settings of their image processors there."""
 PEAK_SIDE = 8192
-RESULTS = Path(__file__).parent / "results"
 WARM_UP, MEASURED = 2, 5
 """Steps before, and of, the measurement."""
 IMAGE = (640, 480)
@@ -138,12 +139,11 @@ def write_owl2(folder: Path, size: str, device: str) -> None:
 
 
 def _row(checkpoint: Path, options: argparse.Namespace, quantization: str, batch: int) -> Row:
-    command = [sys.executable, "-m", "benchmarks.training_steps", "--model", options.model, "--size", options.size, "--device", options.device]
-    command += ["--row", str(checkpoint), quantization, str(batch)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"quantization": quantization, "batch": batch, "failed": done.stderr.strip().splitlines()[-1]}  # such as out of memory
-    return json.loads(done.stdout.splitlines()[-1])
+    given = ("--model", options.model, "--size", options.size, "--device", options.device, "--row", str(checkpoint), quantization, str(batch))
+    try:
+        return json.loads(alone("training_steps", *given))
+    except subprocess.CalledProcessError as error:
+        return {"quantization": quantization, "batch": batch, "failed": error.stderr.strip().splitlines()[-1]}  # such as out of memory
 
 
 def build(checkpoint: Path, model: str, size: str, quantization: str) -> Any:  # noqa: ANN401 (biqa's VLM, whose import takes seconds)
@@ -238,11 +238,18 @@ def with_shares(rows: Sequence[Row], peak: float) -> list[Row]:
     ]
 
 
+def hardware_of(device: str) -> str:
+    """Name of the GPU, or of the kind of CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if device.startswith("cuda") else platform.processor() or platform.machine()
+
+
 def report(rows: Sequence[Row], model: str, size: str, device: str, peak: float) -> None:
     """Print the rows and write them with the hardware."""
     import torch
 
-    hardware = torch.cuda.get_device_name(0) if device.startswith("cuda") else platform.processor() or platform.machine()
+    hardware = hardware_of(device)
     print(f"{model}, {size}, random weights, LoRA rank {LORA['rank']}, on {hardware}; bf16 matrix product: {peak / 1e12:.2f} TFLOP/s")
     for row in rows:
         if "failed" in row:
@@ -252,9 +259,8 @@ def report(rows: Sequence[Row], model: str, size: str, device: str, peak: float)
         share = f", {100 * row['share_of_peak']:.0f} % of the matrix product" if "share_of_peak" in row else ""
         speed = f"{row['tokens_per_second']:.0f} tokens/s, {row['samples_per_second']:.2f} images/s, {row['seconds_a_step']:.2f} s a step"
         print(f"  {row['quantization']:>5}, batch {row['batch']}: {speed}{memory}{share}")
-    RESULTS.mkdir(exist_ok=True)
-    written = {"model": model, "size": size, "hardware": hardware, "torch": torch.__version__, "matmul_flops": peak, "rows": rows}
-    (RESULTS / f"training_steps-{model}.json").write_text(json.dumps(written, indent=1) + "\n")
+    told = {"model": model, "size": size, "hardware": hardware, "torch": torch.__version__, "matmul_flops": peak}
+    write_result(f"training_steps-{model}", {**told, "rows": rows})
 
 
 if __name__ == "__main__":
