@@ -8,6 +8,13 @@ tables.md, the tables that it prints; with analysis=all also report.html. What w
 what was begun goes on.
 """
 
+import sys
+
+from biqa.help import show_help
+
+if __name__ == "__main__":
+    show_help("analyze", sys.argv[1:])
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial

@@ -4,6 +4,13 @@ python -m biqa.prepare data=koniq data.root=koniq10k
 python -m biqa.prepare --help
 """
 
+import sys
+
+from biqa.help import show_help
+
+if __name__ == "__main__":
+    show_help("prepare", sys.argv[1:])
+
 import json
 import tempfile
 from collections.abc import Mapping

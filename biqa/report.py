@@ -4,6 +4,13 @@ python -m biqa.report runs=runs out=experiments/main_table
 python -m biqa.report --help
 """
 
+import sys
+
+from biqa.help import show_help
+
+if __name__ == "__main__":
+    show_help("report", sys.argv[1:])
+
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields

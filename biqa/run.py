@@ -5,9 +5,15 @@ python -m biqa.run -m stage=1,2 seed=0,1
 python -m biqa.run --help
 """
 
+import sys
+
+from biqa.help import show_help
+
+if __name__ == "__main__":
+    show_help("config", sys.argv[1:])
+
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

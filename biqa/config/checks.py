@@ -1,8 +1,12 @@
-"""How a schema refuses nonsense."""
+"""How a schema refuses nonsense, and what stands where a value is missing."""
 
 import re
+from typing import Any
 
 from biqa.errors import IncompatibleChoice
+
+MISSING: Any = "???"
+"""OmegaConf's word for a value that must be given. Not imported from there, so that --help does not pay for it."""
 
 
 def refuse(problems: list[tuple[bool, str]]) -> None:
