@@ -1,24 +1,30 @@
 """Many answers from one prefill: a greedy one and N sampled ones for every prompt.
 
-Each image is encoded once and its prompt read once; the cache is then expanded to N + 1 rows. The random numbers of an image come from a
-generator of its own, seeded by (seed, image): an answer does not depend on which other images share its batch, nor on their order.
-Shapes: B prompts, R = B * (N + 1) rows, T steps.
+Each image is encoded once and its prompt read once; its N + 1 answers then go on from there (`biqa.models.tree`). The random numbers of an image come
+from a generator of its own, seeded by (seed, image): an answer does not depend on which other images share its batch, nor on their order.
+Shapes: B prompts, R rows of several answers each, V vocabulary, D width.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from biqa.models.vlm import VLM, Memory, Prompt
+from biqa.models.compiled import MULTIPLE, CompiledSteps, CompiledTree
+from biqa.models.memory import Memory, joined
+from biqa.models.tree import NOBODY, Tree, branches, split
+from biqa.models.vlm import VLM, Prompt
+
+ALIKE, NEAR = 1.2, 32
+"""Prompts are read together where the longest has at most so many times, or so many more, tokens than the shortest."""
 
 
 @dataclass(frozen=True)
 class SampledTexts:
-    """What `sample` returns. Row r = prompt * (N + 1) + query; query 0 is greedy."""
+    """What `sample` returns; query 0 is greedy."""
 
     texts: list[list[str]]
     """[B][N + 1] answers."""
@@ -53,9 +59,9 @@ def next_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: floa
     return draw(probabilities, uniform)
 
 
-def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Prompts as a batch whose last position is real in every row: input_ids [B, L], attention_mask [B, L], the tower's inputs."""
-    length = max(len(prompt.ids) for prompt in prompts)
+def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device, multiple: int = 1) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Prompts as a batch whose last position is real in every row: input_ids [B, L], attention_mask [B, L], the tower's inputs. L is a multiple."""
+    length = -(-max(len(prompt.ids) for prompt in prompts) // multiple) * multiple
     ids = torch.full((len(prompts), length), pad_id)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
@@ -67,7 +73,7 @@ def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device) ->
 
 def _widened(value: Tensor) -> Tensor:
     """Prepared images are kept as float16, which autocast to bfloat16 does not take."""
-    return value.float() if value.is_floating_point() else value
+    return value.float() if value.dtype == torch.half else value
 
 
 @torch.no_grad()
@@ -77,9 +83,93 @@ def level_probabilities(vlm: VLM, prompts: Sequence[Prompt], stem: Sequence[int]
     return vlm.level_logits(vlm.hidden(ids, mask, image=image)[:, -1]).softmax(-1)
 
 
+class Answers:
+    """What the answers consist of, by their numbers: prompt * (N + 1) + query.
+
+    Args:
+        number: of answers.
+        tokens: an answer is cut there.
+        stem: token ids, or none. An answer that does not end by writing it is given it, and so reads it like words of its own.
+        eos_id: what ends an answer; it is never read.
+    """
+
+    def __init__(self, number: int, tokens: int, stem: Sequence[int], eos_id: int) -> None:
+        self.cut = tokens
+        self.stem = list(stem)
+        self.eos_id = eos_id
+        self.tokens: list[list[int]] = [[] for _ in range(number)]
+        """What each reads: what it wrote and, once it has ended, the stem."""
+        self.writing = set(range(number))
+        """Those that have not ended."""
+
+    def write(self, numbers: Sequence[int], tokens: Sequence[int]) -> None:
+        """Add the token that each of some answers wrote."""
+        for number, token in zip(numbers, tokens, strict=True):
+            own = self.tokens[number]
+            if token != self.eos_id:
+                own.append(token)
+            said = token != self.eos_id and bool(self.stem) and own[-len(self.stem) :] == self.stem
+            if token == self.eos_id or said or len(own) == self.cut:
+                self.writing.remove(number)
+                own.extend([] if said else self.stem)
+
+    def text(self, number: int) -> list[int]:
+        """Token ids of an answer that has ended, without the stem."""
+        own = self.tokens[number]
+        return own[: len(own) - len(self.stem)]
+
+    def unread(self, read: int) -> set[int]:
+        """Those that have more to read than `read` tokens."""
+        return {number for number, own in enumerate(self.tokens) if len(own) > read or number in self.writing}
+
+    def following(self, places: list[list[int]], read: int, tokens: int, padding: int) -> Tensor:
+        """The next tokens to read, for the answers at some places: [R][Q] numbers -> [R, Q, tokens]."""
+        nothing = [padding] * tokens
+        found = [[(self.tokens[number][read : read + tokens] if number != NOBODY else []) for number in row] for row in places]
+        return torch.tensor([[own + nothing[len(own) :] for own in row] for row in found])
+
+
+class Choice:
+    """The next token of each answer: the likeliest one for query 0, drawn for the others.
+
+    Args:
+        uniform: [B, N, steps] random numbers in [0, 1).
+        temperature: > 0; `top_p` in (0, 1].
+    """
+
+    def __init__(self, uniform: Tensor, temperature: float, top_p: float) -> None:
+        self.uniform = uniform
+        self.temperature = temperature
+        self.top_p = top_p
+
+    def order(self, numbers: Iterable[int]) -> list[int]:
+        """Greedy ones first, so that each kind is a part of the logits and no copy."""
+        queries = self.uniform.shape[1] + 1
+        return sorted(numbers, key=lambda number: (number % queries > 0, number))
+
+    def __call__(self, logits: Tensor, numbers: Sequence[int], step: int) -> list[int]:
+        """Tokens for the answers of these numbers, in `order`, by their logits [answers, V]."""
+        places = [divmod(number, self.uniform.shape[1] + 1) for number in numbers]
+        greedy = sum(query == 0 for _, query in places)
+        chosen = logits[:greedy].argmax(-1)
+        if greedy < len(numbers):
+            prompt, query = torch.tensor(places[greedy:], device=self.uniform.device).unbind(-1)
+            drawn = next_tokens(logits[greedy:], self.uniform[prompt, query - 1, step], self.temperature, self.top_p)
+            chosen = torch.cat([chosen, drawn])
+        return chosen.tolist()
+
+
 @torch.no_grad()
 def sample(
-    vlm: VLM, prompts: Sequence[Prompt], uniform: Tensor, *, temperature: float, top_p: float, max_new_tokens: int, stem: str | None = None
+    vlm: VLM,
+    prompts: Sequence[Prompt],
+    uniform: Tensor,
+    *,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    stem: str | None = None,
+    steps: CompiledSteps | None = None,
 ) -> SampledTexts:
     """Answer every prompt 1 + N times: once greedily, N times by sampling.
 
@@ -88,63 +178,99 @@ def sample(
         uniform: [B, N, >= max_new_tokens] random numbers in [0, 1); N may be 0.
         temperature: > 0; `top_p` in (0, 1].
         max_new_tokens: an answer is cut there.
-        stem: when given, an answer ends where the model writes the stem (or ends by itself), and the level distribution after the stem is
-            read from the same cache.
+        stem: when given, an answer ends where the model writes the stem (or ends by itself), and the level distribution after answer and stem is
+            read on the way: an answer that ended reads the stem while others still write.
+        steps: of this model, compiled; None: they are not.
     """
     queries = uniform.shape[1] + 1
-    ids, mask, image = left_padded(prompts, vlm.pad_id, vlm.device)
-    memory = Memory()
-    hidden = vlm.hidden(ids, mask, memory=memory, image=image)[:, -1]
-    memory.repeat(queries)
-    hidden, mask = hidden.repeat_interleave(queries, 0), mask.repeat_interleave(queries, 0)
-    greedy = (torch.arange(len(hidden), device=hidden.device) % queries) == 0
-    # query 0 has no random numbers of its own: its row is overwritten by the greedy choice
-    numbers = torch.cat([uniform.new_zeros(len(prompts), 1, uniform.shape[2]), uniform], 1).flatten(0, 1).to(hidden.device)
-    stem_ids = torch.tensor(vlm.continuation(stem) if stem else [vlm.eos_id], device=hidden.device)
-
-    lengths = torch.full((len(hidden),), max_new_tokens, device=hidden.device)
-    alive = torch.ones_like(greedy)
-    written = hidden.new_zeros((len(hidden), 0), dtype=torch.long)
-    prompt_mask = mask
-    for step in range(max_new_tokens):
-        logits = vlm.logits(hidden)
-        tokens = torch.where(greedy, logits.argmax(-1), next_tokens(logits, numbers[:, step], temperature, top_p))
-        written = torch.cat([written, torch.where(alive, tokens, vlm.pad_id)[:, None]], 1)
-        ended = alive & (tokens == vlm.eos_id)
-        lengths = torch.where(ended, step, lengths)
-        alive = alive & ~ended
-        if stem and step + 1 >= len(stem_ids):
-            said = alive & (written[:, -len(stem_ids) :] == stem_ids).all(-1)
-            lengths = torch.where(said, step + 1 - len(stem_ids), lengths)
-            alive = alive & ~said
-        if not _goes_on(alive, vlm.sharded):
+    answers = Answers(len(prompts) * queries, max_new_tokens, vlm.continuation(stem) if stem else [], vlm.eos_id)
+    choose = Choice(uniform.to(vlm.device), temperature, top_p)
+    tree, hidden = _planted(vlm, prompts, queries, max_new_tokens + len(answers.stem), steps)
+    after: dict[int, Tensor] = {}
+    while True:
+        writing = choose.order(answers.writing)
+        if writing:
+            answers.write(writing, choose(vlm.logits(tree.states(hidden, writing)), writing, tree.read))
+        if not _goes_on(bool(answers.writing), vlm):
             break
-        mask = torch.cat([mask, alive[:, None].to(mask)], 1)
-        hidden = vlm.hidden(written[:, -1:], mask, memory=memory)[:, -1]
-
+        tree.leave(answers.unread(tree.read))
+        hidden = tree.feed(answers.following(tree.answers, tree.read, 1, vlm.pad_id))[:, :, 0]
+        if stem:
+            ended = [number for number in tree.places if number not in answers.writing and len(answers.tokens[number]) == tree.read]
+            after |= dict(zip(ended, tree.states(hidden, ended), strict=True))
     probabilities = None
     if stem:
-        hidden = _after_stem(vlm, memory, prompt_mask, lengths, stem_ids)
-        probabilities = vlm.level_logits(hidden).softmax(-1).unflatten(0, (len(prompts), queries))
-    rows = [written[row, :length].tolist() for row, length in enumerate(lengths.tolist())]
-    texts = [vlm.text(row) for row in rows]
+        after |= _last_words(vlm, tree, answers)
+        states = torch.stack([after[number] for number in range(len(answers.tokens))])
+        probabilities = vlm.level_logits(states).softmax(-1).unflatten(0, (len(prompts), queries))
+    texts = [vlm.text(answers.text(number)) for number in range(len(answers.tokens))]
     return SampledTexts([texts[start : start + queries] for start in range(0, len(texts), queries)], probabilities)
 
 
-def _goes_on(alive: Tensor, together: bool) -> bool:
-    """Whether a row has not ended: here, or in any process where they hold the weights together and must take the same number of steps."""
-    flag = alive.any().int()
-    if together:
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
+def _planted(vlm: VLM, prompts: Sequence[Prompt], queries: int, tokens: int, steps: CompiledSteps | None) -> tuple[Tree, Tensor]:
+    """The prompts, read once each, with a place for every answer of up to so many tokens; and the state before its first word, [R, Q, D]."""
+    own = split(list(range(queries)), branches(vlm))
+    wide, room = len(own[0]), 0 if steps else tokens * len(own[0])
+    groups = alike(prompts) if not vlm.sharded else [list(range(len(prompts)))]
+    straight = len(groups) == len(own) == 1
+    read = [_read(vlm, [prompts[number] for number in group], room=room if straight else 0, multiple=MULTIPLE if steps else 1) for group in groups]
+    memory = read[0].memory if straight else joined([one.memory for one in read], len(own), room)
+    length = max(one.seen.shape[1] for one in read)
+    seen = torch.cat([torch.nn.functional.pad(one.seen, (length - one.seen.shape[1], 0)) for one in read]).repeat_interleave(len(own), 0)
+    hidden = torch.cat([one.hidden for one in read]).repeat_interleave(len(own), 0).expand(-1, wide, -1)
+    rows = [(number, part) for group in groups for number in group for part in own]
+    answers = [[number * queries + query for query in part] + [NOBODY] * (wide - len(part)) for number, part in rows]
+    of_prompt = [number for number, _ in rows]
+    if steps:
+        return CompiledTree(steps, vlm, memory, seen=seen, answers=answers, prompts=of_prompt, tokens=tokens), hidden
+    return Tree(vlm, memory, seen=seen, answers=answers, prompts=of_prompt, tokens=tokens), hidden
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Prompts of similar length once they have been read."""
+
+    memory: Memory
+    seen: Tensor
+    """[B, L], 1 on real tokens."""
+    hidden: Tensor
+    """[B, 1, D], at the last one."""
+
+
+def _read(vlm: VLM, prompts: Sequence[Prompt], *, room: int, multiple: int) -> _Read:
+    ids, seen, image = left_padded(prompts, vlm.pad_id, vlm.device, multiple)
+    memory = Memory(room)
+    return _Read(memory, seen, vlm.hidden(ids, seen, memory=memory, image=image)[:, -1:])
+
+
+def alike(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Numbers of prompts that are read together, so that little is padding (`ALIKE`, `NEAR`); the shortest first."""
+    lengths = [len(prompt.ids) for prompt in prompts]
+    groups: list[list[int]] = []
+    for number in sorted(range(len(prompts)), key=lengths.__getitem__):
+        shortest = lengths[groups[-1][0]] if groups else 0
+        if groups and lengths[number] <= max(ALIKE * shortest, shortest + NEAR):
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
+def _last_words(vlm: VLM, tree: Tree, answers: Answers) -> dict[int, Tensor]:
+    """States at the last token of the stem for the answers that have not read it all: what is left is read in one pass."""
+    unread = answers.unread(tree.read)
+    if not unread and not vlm.sharded:
+        return {}
+    tree.leave(unread)
+    left = {number: len(answers.tokens[number]) - tree.read for number in unread}
+    states = tree.feed(answers.following(tree.answers, tree.read, max(left.values(), default=1), vlm.pad_id))
+    return {number: states[*tree.places[number], last - 1] for number, last in left.items()}
+
+
+def _goes_on(here: bool, vlm: VLM) -> bool:
+    """Whether an answer has not ended: here, or in any process where they hold the weights together and must take the same number of passes."""
+    if not vlm.sharded:
+        return here
+    flag = torch.tensor(int(here), device=vlm.device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
-
-
-def _after_stem(vlm: VLM, memory: Memory, prompt_mask: Tensor, lengths: Tensor, stem_ids: Tensor) -> Tensor:
-    """Hidden state at the last token of the stem, fed after the first `lengths` tokens of each answer: [R, D].
-
-    Whatever a row wrote beyond its answer (its own stem, the end token, padding) stays in the cache and is masked out.
-    """
-    answered = memory.cache.get_seq_length() - prompt_mask.shape[1]
-    kept = torch.arange(answered, device=lengths.device)[None] < lengths[:, None]
-    mask = torch.cat([prompt_mask, kept.to(prompt_mask), prompt_mask.new_ones(len(lengths), len(stem_ids))], 1)
-    return vlm.hidden(stem_ids[None].expand(len(lengths), -1), mask, memory=memory)[:, -1]
