@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,71 @@ import pyarrow.parquet as pq
 
 T = TypeVar("T")
 
+Row = Mapping[str, Any]
 
-def rows_in_parts(work: Sequence[T], make: Callable[[T], Sequence[Mapping[str, Any]]], table: Path, key: str) -> Iterable[None]:
+
+class RowsInParts:
+    """Rows of images, in any order, on their way to a table: kept in `<table>.parts/` until `clear`.
+
+    A part that cannot be read counts as not made. Rows of an image come together or not at all.
+
+    Args:
+        table: the file that they will end in.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.folder = table.with_suffix(".parts")
+        self._made: list[dict[str, Any]] = []
+        self._unwritten: list[dict[str, Any]] = []
+        self._known: set[str] = set()
+        self._files = 0
+
+    def images(self) -> set[str]:
+        """Read what was kept before: the images that have rows."""
+        self._made, self._unwritten = [], []
+        for file in sorted(self.folder.glob("*.parquet")):
+            try:
+                self._made += pq.read_table(file).to_pylist()
+            except (pa.ArrowInvalid, OSError):
+                file.unlink(missing_ok=True)
+            self._files = max(self._files, int(file.stem) + 1)
+        self._known = {row["image"] for row in self._made}
+        return set(self._known)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows of further images; those of an image that has some already are left out. They are on disk after `write`."""
+        new = [dict(row) for row in rows if row["image"] not in self._known]
+        self._known |= {row["image"] for row in new}
+        self._unwritten += new
+
+    def write(self) -> None:
+        """Write what was added, as one more part.
+
+        Raises:
+            OSError: the disk is full, or takes nothing.
+        """
+        if not self._unwritten:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self._unwritten, self.folder / f"{self._files:06d}.parquet")
+        self._files += 1
+        self._made += self._unwritten
+        self._unwritten = []
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """All rows, by image."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in [*self._made, *self._unwritten]:
+            found.setdefault(row["image"], []).append(row)
+        return found
+
+    def clear(self) -> None:
+        """Delete the parts: the table is whole."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
+def rows_in_parts(work: Sequence[T], make: Callable[[T], Sequence[Row]], table: Path, key: str) -> Iterable[None]:
     """Make the rows of each piece of work that is not done yet, one after another, and in the end the whole table; yields after each piece.
 
     Parts lie in `<table>-<key>.parts/` until the table is whole.
@@ -31,11 +95,17 @@ def rows_in_parts(work: Sequence[T], make: Callable[[T], Sequence[Mapping[str, A
     for number, piece in enumerate(work):
         part = folder / f"{number:06d}.parquet"
         if not part.is_file():
-            pd.DataFrame([dict(row) for row in make(piece)]).to_parquet(part.with_suffix(".tmp"), index=False)
-            part.with_suffix(".tmp").replace(part)
+            _write(make(piece), part)
         yield
     _join([folder / f"{number:06d}.parquet" for number in range(len(work))], table)
     shutil.rmtree(folder)
+
+
+def _write(rows: Iterable[Row], part: Path) -> None:
+    """Whole or not at all."""
+    temporary = part.with_suffix(".tmp")
+    pd.DataFrame([dict(row) for row in rows]).to_parquet(temporary, index=False)
+    temporary.replace(part)
 
 
 def _join(parts: Sequence[Path], table: Path) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from biqa.data.module import DataModule, Item
-    from biqa.data.record import Split
-    from biqa.loading import Corpus, Images
-    from biqa.stages.base import Row, StageModule
+    from biqa.loading import Corpus
+    from biqa.models.vlm import VLM
+    from biqa.stages.base import StageModule
 
 
 @dataclass
@@ -59,11 +59,13 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
     import lightning as L
 
-    from biqa.building import build_data, build_model, build_stage, build_trainer, quiet, training_length, weights_to_start_from
+    from biqa.answering import answer, described_items
+    from biqa.building import build_data, build_stage, build_trainer, quiet, training_length, weights_to_start_from
     from biqa.data.module import items_an_epoch
     from biqa.loading import load_corpus
     from biqa.models.adapters import save_weights
     from biqa.models.learning import learning_summary
+    from biqa.serving import Serving
     from biqa.stages.together import first, from_first, rank
 
     quiet()
@@ -72,8 +74,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     stage_one = stage_one_of(config, composed, choices)
     weights = weights_to_start_from(config, default=stage_one)
     with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
-        vlm = build_model(composed, vision=stage_one is None, weights=weights)
-        build_trainer(composed, folder, logs=False)
+        vlm = sound_model(config, composed, folder, stage_one, weights)
     with seconds.phase("data"):
         corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
     print_notes(corpus)
@@ -101,12 +102,37 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
             fit(config, folder, trainer, stage, data)
         save_weights(vlm, folder.path, write=first())
     stage.learn_without_steps(train)
-    with seconds.phase("answer"):
-        answer(composed, folder, stage, trainer, test)
+    with seconds.phase("answer"), Serving(composed, folder if epochs else weights) as serving:
+        answer(serving, folder, stage, trainer, test)
     if first():
         with seconds.phase("evaluate"):
             metrics = measure(config, folder, corpus)
         write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, stage=stage)
+
+
+def sound_model(config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder | None, weights: RunFolder | None) -> "VLM":
+    """The model of a run for which there is all that its options ask for.
+
+    Args:
+        config: the whole config; `composed` as Hydra has it.
+        folder: of the run.
+        stage_one: what a stage 2 builds on.
+        weights: the run to start from.
+
+    Raises:
+        IncompatibleChoice: something is not there, or does not go together.
+    """
+    from biqa.building import build_model, build_trainer
+    from biqa.models.liger import use_liger
+    from biqa.serving import refuse_no_engine, refuse_no_service
+
+    refuse_no_engine(composed)
+    vlm = build_model(composed, vision=stage_one is None, weights=weights)
+    if config.trainer.liger:
+        use_liger(vlm, accelerator=config.trainer.accelerator)
+    refuse_no_service(composed, vlm, stage_one, None if config.stage.epochs else weights)
+    build_trainer(composed, folder, logs=False)
+    return vlm
 
 
 def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
@@ -157,19 +183,6 @@ def print_notes(corpus: "Corpus") -> None:
             print(f"{images.card.name}: left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
 
 
-def answer(composed: DictConfig, folder: RunFolder, stage: "StageModule", trainer: "L.Trainer", test: "Mapping[str, list[Item]]") -> None:
-    """A table of answers for each data set that has none yet (a killed run has some)."""
-    from biqa.building import build_data
-    from biqa.evaluation.answers import answers_frame, write_answers
-    from biqa.stages.together import first, from_first
-
-    for dataset, items in test.items():
-        if not from_first(folder.answers(dataset).is_file):
-            rows = rows_of(trainer, stage, build_data(composed, stage, predict=items), len(items))
-            if first():
-                write_answers(answers_frame({"dataset": dataset, **row} for row in rows), folder.answers(dataset))
-
-
 def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
     """The stage 1 that a stage-2 run builds on, or None for the other stages."""
     if not isinstance(config.stage, schema.InferenceStage):
@@ -182,67 +195,6 @@ def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[s
 def verdict_options(stage: schema.Stage) -> dict[str, Any]:
     """What a stage that ends in a level word takes beyond the others."""
     return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
-
-
-def rows_of(trainer: "L.Trainer", stage: "StageModule", data: "DataModule", images: int) -> "list[Row]":
-    """Rows of so many images in their order: in the first process those of all, in the others their own."""
-    from biqa.data.shares import merged
-    from biqa.stages.together import gathered_by_first
-
-    batches: Any = trainer.predict(stage, data) or []  # Lightning's union
-    rows: list[Row] = [row for batch in batches for row in batch]
-    if not rows:
-        return []
-    queries = len(rows) // len(data.predict)
-    assert len(rows) == queries * len(data.predict), "images were answered unequally often"
-    by_image = [rows[at : at + queries] for at in range(0, len(rows), queries)]
-    parts = gathered_by_first(by_image)
-    return [row for of_image in (merged(parts, images) if parts else by_image) for row in of_image]
-
-
-def described_items(
-    config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder, corpus: "Corpus"
-) -> "tuple[list[Item], list[Item], dict[str, list[Item]]]":
-    """Items of stage 2: descriptions to learn from, to validate on, and by data set (one for each query) to answer from."""
-    from biqa.data.module import Item
-
-    assert isinstance(config.stage, schema.InferenceStage)
-    source = config.stage.descriptions
-    train = [] if source == "generated" else corpus.items("train")
-    val: list[Item] = []
-    for images in corpus.training:
-        if source != "target":
-            written = describe(composed, folder, stage_one, images, split="train", repeats=config.stage.generated_per_image - 1)
-            train += images.items("train", written)
-        val += images.items("val", describe(composed, folder, stage_one, images, split="val", repeats=0))
-    test: dict[str, list[Item]] = {}
-    for images in corpus.test:
-        written = describe(composed, folder, stage_one, images, split="test", repeats=config.sampling.repeats)
-        test[images.card.name] = [Item(record, tuple(written[record.image])) for record in images.split("test")]
-    return train, val, test
-
-
-def describe(
-    composed: DictConfig, folder: RunFolder, stage_one: RunFolder, images: "Images", *, split: "Split", repeats: int
-) -> dict[str, list[str]]:
-    """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
-    import pandas as pd
-
-    from biqa.building import build_data, build_stage, build_stage_one, build_trainer
-    from biqa.stages.together import first, from_first
-
-    file = folder.descriptions / f"{images.card.name}-{split}.parquet"
-    if not from_first(file.is_file):
-        vlm = build_stage_one(composed, stage_one)
-        stage = build_stage(composed, STAGE_ONE, vlm, steps=0, repeats=repeats)
-        items = images.items(split)
-        rows = rows_of(build_trainer(composed, folder, logs=False), stage, build_data(composed, stage, predict=items), len(items))
-        if first():
-            folder.descriptions.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame(rows).to_parquet(file.with_suffix(".tmp"), index=False)
-            file.with_suffix(".tmp").replace(file)
-    table = from_first(lambda: pd.read_parquet(file)).sort_values(["image", "query"], kind="stable")
-    return {str(image): list(rows["description"]) for image, rows in table.groupby("image", sort=False)}
 
 
 def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from biqa.parts import rows_in_parts
+from biqa.parts import RowsInParts, rows_in_parts
 
 
 def all_of(work, make, table, key="k"):
@@ -53,3 +53,43 @@ def test_nothing_to_write(tmp_path):
     table = tmp_path / "t.parquet"
     all_of([0], lambda _: [], table)
     assert len(pd.read_parquet(table)) == 0
+
+
+def rows(*images):
+    return [{"image": image, "query": query, "level": None if query else "good"} for image in images for query in range(2)]
+
+
+def test_rows_of_images_are_there_again_in_a_new_process(tmp_path):
+    parts = RowsInParts(tmp_path / "answers" / "a.parquet")
+    assert parts.images() == set()
+    parts.add(rows("b", "a"))
+    parts.write()
+    parts.add(rows("c"))
+    parts.write()
+    parts.add(rows("never written"))
+    again = RowsInParts(tmp_path / "answers" / "a.parquet")
+    assert again.images() == {"a", "b", "c"}
+    again.add(rows("a", "d"))  # what fills up the share of another process
+    again.write()
+    assert again.rows() == {image: rows(image) for image in "bacd"}
+    third = RowsInParts(tmp_path / "answers" / "a.parquet")
+    assert third.images() == set("abcd")
+    assert third.rows() == again.rows()
+    third.clear()
+    third.clear()
+    assert list((tmp_path / "answers").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", None])
+def test_a_damaged_part_counts_as_not_made(tmp_path, damage):
+    parts = RowsInParts(tmp_path / "a.parquet")
+    for image in "ab":
+        parts.add(rows(image))
+        parts.write()
+    first = tmp_path / "a.parts" / "000000.parquet"
+    first.write_bytes(first.read_bytes()[:-20] if damage is None else damage)
+    again = RowsInParts(tmp_path / "a.parquet")
+    assert again.images() == {"b"}
+    again.add(rows("a"))
+    again.write()
+    assert RowsInParts(tmp_path / "a.parquet").images() == {"a", "b"}
