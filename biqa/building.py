@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import lightning as L
+import torch
 from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -17,18 +18,24 @@ from omegaconf import DictConfig, OmegaConf
 from biqa import config as schema
 from biqa.data.module import DataModule, Item
 from biqa.errors import IncompatibleChoice
+from biqa.language.prompts import INFER, JOINT
 from biqa.models.adapters import adapt, load_weights, save_merged
+from biqa.models.budget import images_at_a_time
+from biqa.models.compiled import CompiledSteps
+from biqa.models.features import learns_to_see
 from biqa.models.quantization import Quantization
 from biqa.models.sharding import checkpoint_activations
+from biqa.models.tree import branches
 from biqa.models.vlm import VLM
 from biqa.processes import STARTED_HERE
 from biqa.runs import RunFolder, different, find_run, plain
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
-from biqa.stages.curves import TrainingLoss
+from biqa.stages.curves import Progress, TrainingLoss
+from biqa.stages.features import KnownImages
 from biqa.stages.limits import BatchInMemory
 from biqa.stages.strategies import build_strategy, precision_of
-from biqa.stages.together import rank, world
+from biqa.stages.together import everywhere, rank, world
 from biqa.stopping import signals
 
 ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
@@ -50,6 +57,12 @@ OF_TRAINING = ("lr", "min_steps", "batch_size", "text_batch_size")
 
 OF_STEPS = ("lr", "projector_lr", "projector_start", "weight_decay", "warmup")
 """Options of tuning that say how learning begins and goes on and not what learns."""
+
+ASKED = 8
+"""Images, at most, whose prompts tell how much memory one takes."""
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's word for a precision -> the type that is computed in, where that is not the weights' own."""
 
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
@@ -171,12 +184,45 @@ def build_stage(composed: DictConfig, stage: str, vlm: VLM, *, steps: int, repea
         options: what this stage takes beyond the others.
     """
     tuning, sampling = composed.tuning, composed.sampling
-    return allowed(stage)(
+    built = allowed(stage)(
         vlm,
         lr=tuning.lr, projector_lr=tuning.get("projector_lr"), weight_decay=tuning.weight_decay, warmup=tuning.warmup, total_steps=steps,
         repeats=repeats, temperature=sampling.temperature, top_p=sampling.top_p, max_new_tokens=sampling.max_new_tokens,
         seed=composed.seed, **options,
     )  # fmt: skip
+    if sampling.get("compile"):
+        built.steps = compiled_steps(composed, vlm)
+    if built.looks_up:
+        built.known = known_images(composed, vlm)
+    return built
+
+
+def compiled_steps(composed: DictConfig, vlm: VLM) -> CompiledSteps:
+    """The model's step of decoding, compiled when it is first taken.
+
+    Raises:
+        IncompatibleChoice: its attention takes no mask.
+    """
+    if branches(vlm) == 1:
+        raise IncompatibleChoice(
+            "sampling.compile=true: the attention of this model takes no mask of its own, so its steps have no fixed shape. "
+            "Choose model.attention=sdpa, or sampling.compile=false."
+        )
+    return CompiledSteps(vlm)
+
+
+def known_images(composed: DictConfig, vlm: VLM) -> KnownImages | None:
+    """Where features of images are looked up; None: nowhere.
+
+    They are where nothing learns to see, in this run or in the stage 1 that describes images for it: what such a tower makes of an image serves no
+    other run. DeepSpeed changes the type of weights on the way, so that learning and answering would see differently.
+    """
+    images = composed.images
+    if not (vlm.vision and images.cache and images.get("features_gb")) or composed.strategy.kind.startswith("deepspeed"):
+        return None
+    if composed.stage.epochs and learns_to_see(vlm):
+        return None
+    return KnownImages(vlm, cache=Path(images.cache).expanduser(), most_gb=images.features_gb, precision=str(composed.trainer.precision))
 
 
 def build_data(
@@ -187,17 +233,38 @@ def build_data(
     val: Sequence[Item] = (),
     predict: Sequence[Item] = (),
     weights: Sequence[float] | None = None,
+    together: int | None = None,
 ) -> DataModule:
-    """Batches for a stage; `weights`: how often an epoch shows each training item.
-
-    Images are answered so many at a time that the rows (images times queries) are what `sampling` asks for.
-    """
-    rows = composed.sampling.batch_size * (composed.sampling.repeats + 1)
+    """Batches for a stage; `weights`: how often an epoch shows each training item; `together`: items to answer at a time, None: as many as fit."""
     return DataModule(
         train=train, val=val, predict=predict, weights=weights, encode=stage.encode, pad_id=stage.vlm.pad_id,
-        batch_size=composed.stage.batch_size, predict_batch_size=max(1, rows // (stage.repeats + 1)),
-        seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb, rank=rank(), world=world(),
+        batch_size=composed.stage.batch_size, predict_batch_size=together or answered_at_a_time(composed, stage, predict),
+        seed=composed.seed, workers=composed.trainer.workers, cache_mb=composed.trainer.cache_mb,
+        pack=composed.trainer.pack and stage.vlm.packs, length=stage.described_length if composed.trainer.group_by_length else None,
+        rank=rank(), world=world(),
     )  # fmt: skip
+
+
+def answered_at_a_time(composed: DictConfig, stage: StageModule, items: Sequence[Item]) -> int:
+    """Images answered at a time, the same in all processes: so many that their answers are as many as `sampling` asks for, or fill the memory.
+
+    Raises:
+        IncompatibleChoice: the memory that `sampling` gives does not hold one image.
+    """
+    sampling, queries = composed.sampling, stage.repeats + 1
+    if not items:
+        return 1
+    if sampling.batch_size != "auto":
+        return max(1, sampling.batch_size * (sampling.repeats + 1) // queries)
+    kind = AUTOCAST.get(composed.trainer.precision, torch.float32)
+    some = items[:: -(-len(items) // ASKED)]
+    if stage.vlm.vision:
+        prompts = [stage.image_prompt(item, JOINT) for item in some]
+        writes = {"queries": queries, "tokens": sampling.max_new_tokens}
+    else:  # texts are read, and nothing is written
+        prompts = [stage.vlm.prompt(INFER.format(description=max(item.descriptions, key=len))) for item in some]
+        writes = {"queries": 1, "tokens": 0}
+    return min(everywhere(lambda: images_at_a_time(stage.vlm, prompts, kind=kind, memory_gb=sampling.get("memory_gb"), **writes)))
 
 
 def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, logs: bool = True) -> L.Trainer:
@@ -207,13 +274,13 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
         IncompatibleChoice: this machine has not what the options ask for, or they do not go together.
     """
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-    from lightning.pytorch.callbacks import RichProgressBar
 
     options = composed.trainer
     checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
-    callbacks: list[L.Callback] = [BatchInMemory(), TrainingLoss(), checkpoints]
+    loss = TrainingLoss()
+    callbacks: list[L.Callback] = [BatchInMemory(), loss, checkpoints]
     if options.progress:
-        callbacks.append(RichProgressBar())
+        callbacks.append(Progress(loss))
     settings: dict[str, Any] = dict(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
         strategy=build_strategy(composed.strategy.kind), use_distributed_sampler=False, inference_mode=world() == 1,

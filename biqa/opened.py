@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 QUESTIONS = {"joint": JOINT, "zero_shot": JOINT, "inference": INFER}
 """Stages that describe and judge -> the question after which the level is given."""
-AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
 class OpenedRun:
@@ -127,8 +126,10 @@ class OpenedRun:
         """The run's own precision: its answers were made in it."""
         import torch
 
-        name = AUTOCAST.get(str(self.config.trainer.precision))
-        return torch.autocast(self.vlm.device.type, getattr(torch, name)) if name else nullcontext()
+        from biqa.building import AUTOCAST
+
+        kind = AUTOCAST.get(str(self.config.trainer.precision))
+        return torch.autocast(self.vlm.device.type, kind) if kind else nullcontext()
 
     @cached_property
     def corpus(self) -> "Corpus":

@@ -140,7 +140,9 @@ def joined(*, gpus: bool, store: str | None = None) -> Iterator[None]:
             warnings.simplefilter("ignore")
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process)
         yield
-        dist.destroy_process_group()  # not after an error: it would wait for those that wait for this one
+        # neither after an error: it would wait for those that wait for this one. Together: gloo aborts a process whose partner left in mid-farewell
+        dist.barrier()
+        dist.destroy_process_group()
     finally:
         sys.stdout = said
 

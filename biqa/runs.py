@@ -17,9 +17,11 @@ from biqa.config import PLACE
 from biqa.errors import RunExists, RunNotFound
 
 NO_DIFFERENCE = (
-    "name", "runs", "ckpt", "overwrite", "export", "logger", "datasets", "images.cache", "images.workers",
+    "name", "runs", "ckpt", "overwrite", "export", "logger", "datasets", "images.cache", "images.workers", "images.features_gb",
     "strategy", "trainer.accelerator", "trainer.devices", "trainer.nodes", "trainer.checkpoint_activations", "trainer.workers", "trainer.cache_mb",
-    "trainer.progress", "trainer.checkpoint_steps", "trainer.requeue_signal", "sampling.batch_size",
+    "trainer.pack", "trainer.liger", "trainer.progress", "trainer.checkpoint_steps", "trainer.requeue_signal",
+    "sampling.batch_size", "sampling.memory_gb", "sampling.compile",
+    "answers.gpu_memory_utilization", "answers.max_model_len", "answers.tensor_parallel",
 )  # fmt: skip
 """Options that may change between two calls of one run: where things lie and on what they run, not what is computed. So may `config.PLACE`."""
 
@@ -69,6 +71,11 @@ class RunFolder:
         return self.path / "answers" / f"{dataset}.parquet"
 
     @property
+    def asked(self) -> bool:
+        """Whether a model has been asked anything that is kept here."""
+        return any(any(folder.glob("*.*")) for folder in (self.path / "answers", self.descriptions))
+
+    @property
     def finished(self) -> bool:
         """Whether the run has its result."""
         return self.result.is_file()
@@ -107,6 +114,8 @@ class RunFolder:
         if overwrite:
             return False
         differences = different(there, config)
+        if not self.asked:  # what answers may still be chosen: nothing of the run has depended on it
+            differences = [line for line in differences if not line.startswith("  answers.")]
         if differences:
             raise RunExists(
                 f"{self.path} holds a run with another config:\n"

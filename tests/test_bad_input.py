@@ -164,7 +164,11 @@ def test_a_slip_of_the_keyboard(refused, options, texts):
          "sampling.temperature=0.0: greedy decoding repeats itself, its instability is 0 by construction. "
          "Choose a temperature above 0, or sampling.repeats=0 for accuracy alone."),
         (["sampling.temperature=nan"], "sampling.temperature=nan: choose a number such as 1.0."),
-        (["sampling.batch_size=0"], "sampling.batch_size=0: choose 1 or more."),
+        (["sampling.batch_size=0"], "sampling.batch_size=0: choose 1 or more, or auto."),
+        (["sampling.batch_size=many"], "sampling.batch_size=many: choose 1 or more, or auto."),
+        (["sampling.compile=true", "strategy=fsdp", "trainer.devices=2"],
+         "sampling.compile=true does not go with strategy=fsdp, which divides the weights: choose strategy=ddp, or sampling.compile=false."),
+        (["sampling.memory_gb=0"], "sampling.memory_gb=0.0: choose more than 0, or leave it out."),
         (["trainer.clip=nan"], "trainer.clip=nan: choose 0 (no clipping) or more."),
         (["data.seed=-1"], "data.seed=-1: choose 0 or more."),
         (["descriptions.seed=-1"], "descriptions.seed=-1: choose 0 or more."),

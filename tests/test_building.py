@@ -13,11 +13,14 @@ from omegaconf import OmegaConf
 
 from biqa import building
 from biqa import config as schema
-from biqa.data.record import Card
+from biqa.data.module import Item
+from biqa.data.record import Card, Record
 from biqa.data.table import Table
 from biqa.errors import IncompatibleChoice, RunNotFound
 from biqa.loading import load_corpus
+from biqa.models import compiled, tree
 from biqa.models.adapters import save_weights
+from biqa.models.budget import ROWS
 from biqa.runs import RunFolder
 from biqa.stages.curves import CurveLogger
 
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:GPU available but not used")
 SMALL = ("model.hidden=32", "model.layers=2", "model.heads=2", "model.tower_hidden=32", "model.tower_layers=1", "model.min_steps=0")
 CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.progress=false")
 PERCEPTION = "biqa.stages.perception.Perception"
+INFERENCE = "biqa.stages.inference.Inference"
 REFUSED = """os.system builtins.eval lightning.pytorch.Trainer biqanother.Thing biqa.building biqa.building.os.system
 biqa.building.get_object biqa.building.L.Trainer lightning.pytorch.loggers.csv_logs.os.remove"""
 
@@ -135,13 +139,39 @@ def test_training_length(overrides, images, expected):
     assert building.training_length(composed("model.min_steps=0", "stage.epochs=3", *overrides), images) == expected
 
 
-def test_rows_answered_at_a_time_do_not_depend_on_the_repeats(tiny):
+@pytest.fixture
+def asked(tmp_path, picture):
+    """Images to answer."""
+    items = []
+    for number in range(20):
+        picture(number, size=64).save(tmp_path / f"{number}.png")
+        record = Record(image=f"{number}.png", path=tmp_path / f"{number}.png", q=0.5, split="test", group=str(number), score=0.5)
+        items.append(Item(record, ("It is dark. " * (1 + number),)))
+    return items
+
+
+def test_rows_answered_at_a_time_do_not_depend_on_the_repeats(tiny, asked):
     config = composed("sampling.batch_size=4", "sampling.repeats=9")
     sizes = []
     for repeats in (9, 1, 0, 100):
         stage = building.build_stage(config, PERCEPTION, tiny(), steps=0, repeats=repeats)
-        sizes.append(building.build_data(config, stage).predict_batch_size)
+        sizes.append(building.build_data(config, stage, predict=asked).predict_batch_size)
     assert sizes == [4, 20, 40, 1]
+
+
+def test_by_default_as_many_images_are_answered_at_a_time_as_fit(tiny, asked):
+    sizes = []
+    for memory in ("0.01", "0.02", "4"):
+        config = composed(f"sampling.memory_gb={memory}")
+        stage = building.build_stage(config, PERCEPTION, tiny(), steps=0, repeats=10)
+        sizes.append(building.build_data(config, stage, predict=asked).predict_batch_size)
+    assert 1 <= sizes[0] < sizes[1] < sizes[2] == ROWS // 11
+    text_alone = building.build_stage(composed(), INFERENCE, tiny(vision=False), steps=0, repeats=10, target="hard", level_weight=1.0)
+    assert building.build_data(composed(), text_alone, predict=asked).predict_batch_size == ROWS
+    config = composed("sampling.memory_gb=0.0001")
+    stage = building.build_stage(config, PERCEPTION, tiny(), steps=0, repeats=10)
+    with pytest.raises(IncompatibleChoice, match=r"sampling\.memory_gb=0\.0001 is too small for one image"):
+        building.build_data(config, stage, predict=asked)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -237,3 +267,13 @@ def test_a_server_that_does_not_answer_costs_the_timeout_and_no_more(server, mon
     finally:
         for caller in waiting:
             caller.close()
+
+
+def test_a_compiled_step_wants_an_attention_that_takes_a_mask(tiny, monkeypatch):
+    monkeypatch.setattr(compiled, "COMPILER", {"backend": "eager"})
+    stage = building.build_stage(composed("sampling.compile=true"), PERCEPTION, tiny(), steps=0, repeats=2)
+    assert stage.steps is not None
+    assert building.build_stage(composed(), PERCEPTION, tiny(), steps=0, repeats=2).steps is None
+    monkeypatch.setattr(tree, "MASKABLE", ())
+    with pytest.raises(IncompatibleChoice, match=r"Choose model\.attention=sdpa"):
+        building.build_stage(composed("sampling.compile=true"), PERCEPTION, tiny(), steps=0, repeats=2)

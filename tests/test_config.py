@@ -20,6 +20,7 @@ MISSING = {
     "quantization=int8": ["tuning=lora"],
     "quantization=nf4": ["tuning=lora"],
     "strategy=fsdp": ["trainer.devices=2"],
+    "answers=vllm": ["model=llava"],
     "descriptions=file": ["descriptions.file=x"],
     "descriptions=defects": ["descriptions.file=x"],
     "descriptions=conversations": ["descriptions.file=x"],

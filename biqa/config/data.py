@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import pattern_problem, refuse
+from biqa.config.checks import MISSING, pattern_problem, refuse
 
 
 @dataclass
@@ -198,11 +196,15 @@ class Images:
     shorter_side: int | None = None
     """Pixels: larger images are reduced to it, keeping their shape, and the copies kept in `cache` (without one: reduced at every reading, which is
     slow). null: as they are, which model=tiny needs: it reads the traces of compression, and reducing wipes them out."""
+    features_gb: float = 10.0
+    """Most disk, in GB, for what towers make of images, in `cache`/features, whatever was not used for longest going first. Where tower and projector
+    stay as they are, an image goes through them once for all epochs, repeats, stages and runs. 0: nothing is kept. It changes no result."""
 
     def __post_init__(self) -> None:
         refuse(
             [
                 (self.workers < 1, f"images.workers={self.workers}: choose 1 or more."),
+                (not 0 <= self.features_gb < math.inf, f"images.features_gb={self.features_gb}: choose 0 (none are kept) or more."),
                 (
                     self.shorter_side is not None and self.shorter_side < 16,
                     f"images.shorter_side={self.shorter_side}: choose 16 pixels or more, or null for images as they are.",

@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import pattern_problem, refuse
+from biqa.config.checks import MISSING, pattern_problem, refuse
 
 
 @dataclass

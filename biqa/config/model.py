@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import refuse
+from biqa.config.checks import MISSING, refuse
 
 
 @dataclass

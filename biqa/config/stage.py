@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import refuse
+from biqa.config.checks import MISSING, refuse
 
 
 @dataclass
@@ -117,8 +116,13 @@ class Sampling:
     """Nucleus of the sampled queries; 1 keeps the whole distribution."""
     max_new_tokens: int = MISSING
     """A description is cut there."""
-    batch_size: int = MISSING
-    """Images answered at a time, each with N + 1 queries (more where a step asks fewer)."""
+    batch_size: Any = MISSING
+    """Images answered at a time, each with N + 1 queries (more where a step asks fewer); "auto": as many as fit into `memory_gb`."""
+    memory_gb: float | None = None
+    """With batch_size=auto: GiB that answering may take beside the weights; null: 0.8 of what the GPU has free, or a quarter of the host's memory."""
+    compile: bool = False
+    """Compile the step of decoding (torch.compile with CUDA graphs, keys and values at a fixed place): minutes at first, then less time a step on a
+    GPU. The same answers but for rounding."""
 
     def __post_init__(self) -> None:
         refuse(
@@ -136,9 +140,14 @@ class Sampling:
                 (not self.temperature < math.inf, f"sampling.temperature={self.temperature}: choose a number such as 1.0."),
                 (not 0 < self.top_p <= 1, f"sampling.top_p={self.top_p}: choose a value in (0, 1]."),
                 (self.max_new_tokens < 1, f"sampling.max_new_tokens={self.max_new_tokens}: choose 1 or more."),
-                (self.batch_size < 1, f"sampling.batch_size={self.batch_size}: choose 1 or more."),
+                (not _images(self.batch_size), f"sampling.batch_size={self.batch_size}: choose 1 or more, or auto."),
+                (self.memory_gb is not None and not self.memory_gb > 0, f"sampling.memory_gb={self.memory_gb}: choose more than 0, or leave it out."),
             ]
         )
+
+
+def _images(batch_size: object) -> bool:
+    return batch_size == "auto" or (isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1)
 
 
 @dataclass

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import refuse
+from biqa.config.checks import MISSING, refuse
 
 KINDS = ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3")
 

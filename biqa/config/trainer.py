@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from biqa.config.checks import refuse
+from biqa.config.checks import MISSING, refuse
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Lightning's words. Its "-true" ones for other types want to convert the batch, whose examples cannot change."""
@@ -32,6 +30,12 @@ class TrainerOptions:
     """Largest norm of the gradient."""
     checkpoint_activations: bool = False
     """Compute a block's activations again in the backward pass instead of keeping them: less memory, about a third more time, the same result."""
+    pack: bool = True
+    """Texts of a batch of stage 2 share rows where that takes fewer: less padding, the same result but for rounding (and what dropout draws)."""
+    group_by_length: bool = False
+    """Whether a batch to learn from has descriptions of similar length, which pads less. Another order of the images, so another run."""
+    liger: bool = False
+    """Liger's Triton kernels for norms and MLPs of the decoder, on a GPU: faster, less memory, the same result but for rounding."""
     checkpoint_steps: int = MISSING
     """Steps between resumable checkpoints; the end of every epoch is one too."""
     requeue_signal: str = MISSING

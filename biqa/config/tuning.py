@@ -3,9 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
-from biqa.config.checks import pattern_problem, refuse
+from biqa.config.checks import MISSING, pattern_problem, refuse
 
 PARTS = ("tower", "projector", "decoder")
 QUANTIZATIONS = ("none", "int8", "nf4")

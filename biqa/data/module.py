@@ -1,7 +1,7 @@
 """Items to batches: the LightningDataModule of every stage, with an order of the images that survives a kill."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,11 @@ from biqa.data.collate import Batch, Encoded, collate
 from biqa.data.record import Record
 from biqa.data.shares import even_share, share
 from biqa.errors import IncompatibleChoice
+
+WINDOW = 50
+"""Batches whose items are put together by length: enough that a batch has items of one length, and few enough that chance decides who learns when."""
+AHEAD = 4
+"""Batches that each process which loads images prepares ahead."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,14 @@ class ShuffledBatches(Sampler[list[int]]):
         seed: draws the orders.
         rank: of this process among `world`, which share every batch: it has `world` times `batch_size` items. `~index` stands for an item that is
             not counted, for a process that would have none of the last batch.
+        lengths: of each item. Where they are given, items of similar length come in one batch, among those that the order has near each other.
     """
 
-    def __init__(self, weights: Sequence[float], batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(  # noqa: PLR0917 (in the order in which they matter)
+        self, weights: Sequence[float], batch_size: int, seed: int, rank: int = 0, world: int = 1, lengths: Sequence[int] | None = None
+    ) -> None:
         self.shares = _shares(weights)
+        self.lengths = lengths
         self.size = items_an_epoch(weights)
         """Items an epoch."""
         self.batch_size = batch_size * world
@@ -60,8 +69,22 @@ class ShuffledBatches(Sampler[list[int]]):
         order = [shown[place] for place in torch.randperm(self.size, generator=generator).tolist()]
         first, self.start = self.start, 0
         self.epoch += 1
-        for batch in range(first, len(self)):
-            yield _mine(order[batch * self.batch_size : (batch + 1) * self.batch_size], self.rank, self.world)
+        for batch in self._batches(order, generator)[first:]:
+            yield _mine(batch, self.rank, self.world)
+
+    def _batches(self, order: list[int], generator: torch.Generator) -> list[list[int]]:
+        """The order in pieces. By length: within each window, whose batches then come in an order of chance; a smaller last batch is as it falls."""
+        if self.lengths is None:
+            return self._pieces(order)
+        whole = len(order) // self.batch_size * self.batch_size
+        batches: list[list[int]] = []
+        for start in range(0, whole, WINDOW * self.batch_size):
+            window = self._pieces(sorted(order[start : min(start + WINDOW * self.batch_size, whole)], key=self.lengths.__getitem__))
+            batches += [window[place] for place in torch.randperm(len(window), generator=generator).tolist()]
+        return batches + self._pieces(order[whole:])
+
+    def _pieces(self, order: list[int]) -> list[list[int]]:
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _shown(self, generator: torch.Generator) -> list[int]:
         """What this epoch shows, not yet in order."""
@@ -115,16 +138,18 @@ class EncodedItems(Dataset[Encoded]):
             return self.kept[index]
         example = self.encode(self.items[index])
         # half precision always, kept or not: what the model sees must not depend on the room in the cache
-        small = replace(example, image={name: _halved(value) for name, value in example.image.items()})
-        size = sum(value.element_size() * value.nelement() for value in small.image.values()) + 8 * (len(small.prompt) + len(small.answer))
+        small = replace(example, image=halved(example.image))
+        pixels = sum(value.nbytes for name, value in small.image.items() if name.startswith("pixel"))  # features lie on disk
+        size = pixels + 8 * (len(small.prompt) + len(small.answer))
         if size <= self.room:
             self.room -= size
             self.kept[index] = small
         return small
 
 
-def _halved(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
+def halved(image: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pixels in half precision, which is finer than an 8-bit picture; what a model has made of them stays as it is."""
+    return {name: value.half() if name.startswith("pixel") and value.is_floating_point() else value for name, value in image.items()}
 
 
 class DataModule(L.LightningDataModule):
@@ -140,6 +165,8 @@ class DataModule(L.LightningDataModule):
         seed: draws the order of the training items.
         workers: processes that load images.
         cache_mb: memory for encoded training examples.
+        pack: whether texts without images share rows (`biqa.data.collate`).
+        length: of a training item, in whatever unit: a batch then has items of similar length. None: chance alone puts them together.
         rank: of this process among `world`, which share every batch and the items to answer.
     """
 
@@ -157,6 +184,8 @@ class DataModule(L.LightningDataModule):
         seed: int,
         workers: int,
         cache_mb: int,
+        pack: bool = False,
+        length: Callable[[Item], int] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -166,31 +195,37 @@ class DataModule(L.LightningDataModule):
         self.rank = rank
         self.world = world
         self.predict = even_share(predict, rank, world)
-        self.collate = partial(collate, pad_id=pad_id)
+        self.collate = partial(collate, pad_id=pad_id, pack=pack)
         self.batch_size = batch_size
         self.predict_batch_size = predict_batch_size
-        self.batches = ShuffledBatches([1.0] * len(train) if weights is None else weights, batch_size, seed, rank, world)
+        lengths = None if length is None else [length(item) for item in train]
+        self.batches = ShuffledBatches([1.0] * len(train) if weights is None else weights, batch_size, seed, rank, world, lengths)
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Every training item once an epoch, in a seeded order."""
+        ahead: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": AHEAD} if self.workers else {}
         return DataLoader(
-            self.train, batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.workers, persistent_workers=self.workers > 0
+            self.train, batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.workers, pin_memory=self._on_gpu(), **ahead
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation item once, in order."""
         items, size = range(len(self.val)), self.batch_size * self.world
         batches = [_mine(items[start : start + size], self.rank, self.world) for start in range(0, len(items), size)]
-        return DataLoader(self.val, batch_sampler=batches, collate_fn=self.collate, num_workers=0)
+        return DataLoader(self.val, batch_sampler=batches, collate_fn=self.collate, num_workers=0, pin_memory=self._on_gpu())
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """This process's items to answer, in order; a batch is a list of items. `biqa.data.shares.merged` puts the answers of all in order."""
+        """This process's items to answer, in order; a batch is a list of items."""
         return DataLoader(self.predict, batch_size=self.predict_batch_size, collate_fn=list, num_workers=0)  # pyright: ignore[reportArgumentType]
 
     def transfer_batch_to_device(self, batch: Batch | list[Item], device: torch.device, dataloader_idx: int) -> Batch | list[Item]:
-        """Training batches move as a whole; items to answer are read on the host."""
-        return batch.to(device) if isinstance(batch, Batch) else batch
+        """Training batches move as a whole, while the device is at work on others; items to answer are read on the host."""
+        return batch.to(device, non_blocking=True) if isinstance(batch, Batch) else batch
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a GPU, which reads pinned memory by itself."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def state_dict(self) -> dict[str, int]:
         """Where in which epoch training stands; Lightning stores it in every checkpoint."""

@@ -4,21 +4,19 @@ import fcntl
 import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from biqa.data.contents import TABLE as FILES
+from biqa.data.contents import contents
 from biqa.errors import TeacherUnavailable
 
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
 
-READERS = 4
-"""Files that are read at a time to tell their content."""
-
 TABLES = (
     "CREATE TABLE IF NOT EXISTS texts (image TEXT, question TEXT, writer TEXT, text TEXT NOT NULL, PRIMARY KEY (image, question, writer))",
-    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, changed INTEGER, size INTEGER, content TEXT NOT NULL)",
+    FILES,
 )
 
 
@@ -62,15 +60,7 @@ class TextCache:
 
     def contents(self, paths: Collection[Path]) -> dict[Path, str]:
         """SHA-256 of each file's bytes. A file is read again when its time or size has changed."""
-        with self._open() as connection:
-            seen = {(path, changed, size): content for path, changed, size, content in connection.execute("SELECT * FROM files")}
-        states = {path: (str(path.absolute()), status.st_mtime_ns, status.st_size) for path in paths for status in [path.stat()]}
-        new = [path for path, state in states.items() if state not in seen]
-        with ThreadPoolExecutor(READERS) as pool:
-            found = dict(zip(new, pool.map(_content, new), strict=True))
-        with self._open() as connection:
-            connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", [(*states[path], content) for path, content in found.items()])
-        return {path: found[path] if path in found else seen[state] for path, state in states.items()}
+        return contents(paths, self._open)
 
     @contextmanager
     def alone(self, question: str, writer: str, waiting: Callable[[], object]) -> Iterator[None]:
@@ -102,8 +92,3 @@ class TextCache:
                 f"{self.file} is damaged: {error}. It holds texts that were paid for, so it is left as it is. "
                 f"Restore it from a backup; or move it away, and all is asked anew."
             ) from error
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

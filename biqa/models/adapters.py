@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from biqa.errors import IncompatibleChoice, RunNotFound
 from biqa.models.base import fingerprint
+from biqa.models.dropout import prepare_lora
 from biqa.models.peft_format import is_adapted, read_adapter, write_adapter
 from biqa.models.precision import learn_in_float32, projector_modules
 from biqa.models.quantization import is_packed
@@ -87,6 +88,7 @@ def _add_lora(vlm: VLM, rank: int, alpha: int, dropout: float, targets: str | No
         vlm.backbone = get_peft_model(vlm.backbone, config)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     except ValueError as error:
         raise IncompatibleChoice(f"tuning.targets={targets or pattern}: no module of this model matches the whole expression. {error}") from error
+    prepare_lora(vlm.backbone)
 
 
 def _print_of(vlm: VLM) -> Callable[[str], str]:

@@ -82,6 +82,8 @@ class Family:
     """Whether the image processor puts the tiles of an image on an axis of their own, which the model wants back."""
     positions_in_space: bool = False
     """Whether visual tokens have positions in rows and columns (M-RoPE, arXiv 2409.12191 section 2.1), so that text after an image goes on early."""
+    features_whole: bool = False
+    """Whether transformers takes what the projector made of all images as one tensor; else in a tuple."""
     first_type: bool = False
     """Whether transformers gives visual tokens the type of the model's first weight, whatever that of the other tokens is."""
     grid: Callable[[Any, Mapping[str, Tensor], int], Grid | None] = lambda config, seen, tokens: None
@@ -268,6 +270,7 @@ INTERNVL = Family(
     placeholder=_tiles_in_a_frame,
     grid=_grid_of_last_tile,
     image_options=(("crop_to_patches", True),),
+    features_whole=True,
     fewer=_fewer_tiles,
     tower_linears=("q_proj", "k_proj", "v_proj", "projection_layer", "fc1", "fc2"),
     stored=((r"^language_model\.model\.", "model."), (r"^language_model\.lm_head\.", "lm_head.")),
@@ -285,6 +288,7 @@ IDEFICS3 = Family(
     fewer=_smaller_grid,
     inputs=("pixel_values", "pixel_attention_mask"),
     tiles=True,
+    features_whole=True,  # later releases of transformers would take a tuple too
 )
 
 SMOLVLM = Family(**{**vars(IDEFICS3), "name": "smolvlm", "first_type": True})

@@ -4,27 +4,42 @@ Shapes: B prompts, L tokens, D decoder width, V vocabulary, S supervised or sele
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.language.levels import LEVELS
+from biqa.models.attention import MASKABLE, use_products
 from biqa.models.base import RANDOM, Base
 from biqa.models.families import Family, within
+from biqa.models.memory import Memory
 
 T = TypeVar("T")
 
 QUESTIONS = 1000
 """Questions whose token ids are kept, at most."""
 
+FEATURES = "features"
+"""Name of what tower and projector made of an image, in place of the tower's inputs."""
+
 PEFT_PREFIX = "base_model.model."
 """What names of weights begin with once PEFT has added its own."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for an engine that makes the tower's inputs itself."""
+
+    image: Image.Image
+    name: str
+    """Tells it from all others that the engine is given."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +49,21 @@ class Prompt:
     ids: tuple[int, ...]
     """Token ids, image placeholders expanded."""
     image: dict[str, Tensor] = field(default_factory=dict)
-    """What the tower needs, each with a leading image axis; empty for a text-only prompt."""
+    """What the tower needs, each with a leading image axis, or what `VLM.features` made of it; empty for a text-only prompt."""
     placeholder: str = ""
     """What stands for the image in the question's text."""
+    picture: Picture | None = None
+    """In place of the tower's inputs: then one token of `ids` stands for the whole image."""
 
 
-class Memory:
-    """What a decoder remembers of the texts that it has read, a row each.
+@dataclass
+class EncodedImages:
+    """What transformers' models take in place of pixels."""
 
-    Attributes:
-        cache: keys and values.
-        early: [B, 1], by how much the next position comes earlier than the count of tokens: visual tokens in rows and columns take few positions.
-    """
-
-    def __init__(self) -> None:
-        self.cache = DynamicCache()
-        self.early: Tensor | int = 0
-
-    def repeat(self, times: int) -> None:
-        """Each row `times` times, one after another."""
-        self.cache.batch_repeat_interleave(times)
-        if isinstance(self.early, Tensor):
-            self.early = self.early.repeat_interleave(times, 0)
+    pooler_output: Any
+    """[visual tokens, D] of all images; most families want it in a tuple."""
+    deepstack_features: Any
+    """Such tuples, one for each further level."""
 
 
 class _SeenEnough(Exception):
@@ -78,6 +86,7 @@ class VLM(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, processor: Any, family: Family, vision: bool, base: Base = RANDOM) -> None:  # noqa: ANN401
         super().__init__()
+        use_products(backbone)
         self.backbone = backbone
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
@@ -201,34 +210,92 @@ class VLM(nn.Module):
         get_base_model = getattr(self.backbone, "get_base_model", None)
         return self.backbone if get_base_model is None else get_base_model()
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, memory: Memory | None = None, image: Mapping[str, Tensor] | None = None) -> Tensor:
+    @property
+    def packs(self) -> bool:
+        """Whether a row may hold several texts: the attention takes a mask of who sees whom, and every layer sees a whole text.
+
+        "flash_attention_2" and its like take none. A layer with a sliding window would see through that mask beyond it.
+        """
+        config = self.model.config.get_text_config()
+        whole = getattr(config, "sliding_window", None) is None and {*(getattr(config, "layer_types", None) or ())} <= {"full_attention"}
+        return whole and config._attn_implementation in MASKABLE
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        memory: Memory | None = None,
+        image: Mapping[str, Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Last hidden states, after the final norm.
 
         Args:
             input_ids: [B, L] (with a memory: only the new tokens).
             attention_mask: [B, past + L], 1 on real tokens. Positions are counted over real tokens, so padding may lie on either side.
+                Or [B, L, past + L] bool, True where a token (second axis) sees another (third), for rows that hold several texts; with `positions`.
             memory: of what was read before; extended in place.
-            image: the tower's inputs, images in the order of the rows.
+            image: the tower's inputs, or what `features` made of them; images in the order of the rows.
+            positions: [B, L], how many tokens of its own text stand before each.
 
         Returns:
             [B, L, D]
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        if positions is None:
+            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        else:
+            attention_mask = self._as_attended(attention_mask)
         if memory is not None:
             positions = positions - memory.early
         seen: dict[str, Any] = {}
         if image:
-            seen = self.family.batch(image)
+            seen = self._given(image) if FEATURES in image else self.family.batch(image)
             if self.family.positions_in_space:
                 seen["mm_token_type_ids"] = (input_ids == self.model.config.image_token_id).int()
                 positions, late = self.model.model.get_rope_index(
-                    input_ids, seen["mm_token_type_ids"], image_grid_thw=seen["image_grid_thw"], attention_mask=attention_mask
+                    input_ids, seen["mm_token_type_ids"], image_grid_thw=image["image_grid_thw"], attention_mask=attention_mask
                 )
                 if memory is not None:
                     memory.early = -late
         decoding = {"past_key_values": memory.cache if memory else None, "use_cache": memory is not None}
         output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **seen)
         return output.last_hidden_state
+
+    def _as_attended(self, seen: Tensor) -> Tensor:
+        """Who sees whom, [B, L, K] bool, as the attention takes it: [B, 1, L, K]; eager attention adds it to its logits."""
+        if self.model.config._attn_implementation != "eager":
+            return seen[:, None]
+        kind = self.model.get_input_embeddings().weight.dtype
+        return torch.zeros_like(seen, dtype=kind).masked_fill(~seen, torch.finfo(kind).min)[:, None]
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the model takes what `features` gives; with releases of transformers that were not made for it, it does not."""
+        return "mm_encoder_outputs" in signature(self.model.model.forward).parameters
+
+    @torch.no_grad()
+    def features(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
+        """What tower and projector make of the image of each prompt: `Prompt.image` may hold it in place of the tower's inputs.
+
+        Returns:
+            For each prompt `features` [visual tokens, D], and what else the decoder needs: `features_1`, ... of the same shape that families with
+            several levels add inside the decoder, and the grid of visual tokens that have positions in space.
+        """
+        image = {name: torch.cat([prompt.image[name] for prompt in prompts]).to(self.device) for name in prompts[0].image}
+        made = self.model.model.get_image_features(**self.family.batch(image), return_dict=True)
+        levels = [made.pooler_output, *(getattr(made, "deepstack_features", None) or [])]
+        counts = [self.visual_tokens(prompt) for prompt in prompts]
+        parts = [torch.cat(list(level)).split(counts) for level in levels]  # a list of images, or tiles on the first axis
+        names = [FEATURES, *(f"{FEATURES}_{number}" for number in range(1, len(parts)))]
+        places = [{name: value for name, value in prompt.image.items() if not name.startswith("pixel")} for prompt in prompts]
+        return [dict(zip(names, of_image, strict=True)) | place for of_image, place in zip(zip(*parts, strict=True), places, strict=True)]
+
+    def _given(self, image: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Features as a model takes them in place of pixels."""
+        more = [(value,) for name, value in image.items() if name.startswith(f"{FEATURES}_")]
+        features = image[FEATURES] if self.family.features_whole else (image[FEATURES],)
+        return {"mm_encoder_outputs": {"image": EncodedImages(pooler_output=features, deepstack_features=more)}}
 
     def tower_features(self, prompt: Prompt) -> Tensor:
         """What the projector is given for the image of a prompt: [positions, width]."""

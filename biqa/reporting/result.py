@@ -35,7 +35,7 @@ KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versi
 - `config`: the composed config; `versions`, `git_commit`, `hardware` (with the number of processes); `seconds`: wall seconds by phase.
 """
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "numpy", "scipy", "pandas", "pillow")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "numpy", "scipy", "pandas", "pillow", "vllm")
 """Packages whose version can move a figure."""
 
 ACCURACY = {

@@ -1,7 +1,7 @@
 """What all stages share: the step, the optimiser, the schedule, the validation figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
-from biqa.data.collate import IGNORED, Batch, Encoded
+from biqa.data.collate import Batch, Encoded
 from biqa.data.images import image_of
-from biqa.data.module import Item
+from biqa.data.module import DataModule, Item
 from biqa.data.shares import merged
-from biqa.models.sampling import uniforms
+from biqa.models.compiled import CompiledSteps
+from biqa.models.sampling import SampledTexts, level_probabilities, sample, uniforms
 from biqa.models.sharding import shard
+from biqa.models.vllm_engine import VllmEngine
 from biqa.models.vlm import VLM, Prompt
+from biqa.stages.features import KnownImages
 from biqa.stages.losses import answer_loss, level_loss
 from biqa.stages.together import gathered, weight_of_means, world
 
@@ -36,6 +39,12 @@ class StageModule(L.LightningModule):
 
     learns_without_steps = False
     """Whether the stage learns at once from the training images, before it answers."""
+
+    recalls = False
+    """Whether rows of other images save it work."""
+
+    looks_up = True
+    """Whether it asks for no more of an image than what the decoder is given, so that features may stand for pixels."""
 
     def __init__(
         self,
@@ -65,6 +74,14 @@ class StageModule(L.LightningModule):
         self.max_new_tokens = max_new_tokens
         self.seed = seed
         self.level_weight = 1.0
+        self.step_loss: Tensor | None = None
+        """The loss of the last step here."""
+        self.known: KnownImages | None = None
+        """Features of images, where they are looked up."""
+        self.steps: CompiledSteps | None = None
+        """The step of decoding, where it is compiled."""
+        self.engine: VllmEngine | None = None
+        """What answers in the model's place; None: the model does."""
         self.strict_loading = False  # a checkpoint holds what learns, and no more
         # every process has all scores when they are computed: see on_validation_epoch_end
         alone: dict[str, Any] = {"sync_on_compute": False}
@@ -80,8 +97,32 @@ class StageModule(L.LightningModule):
         """What a stage learns at once: nothing, unless it `learns_without_steps`."""
 
     def image_prompt(self, item: Item, question: str) -> Prompt:
-        """The question about the item's image."""
+        """The question about the item's image, with its features where they are known."""
+        if self.engine is not None:
+            return self.engine.prompt(question, image_of(item.record))
+        if self.known is not None:
+            return self.known.prompt(item.record, question)
         return self.vlm.prompt(question, image_of(item.record))
+
+    def on_fit_start(self) -> None:
+        """Look up what a tower that stays as it is makes of the images to learn from."""
+        self._know([*self._data.train.items, *self._data.val.items], halves=True)
+
+    def on_predict_start(self) -> None:
+        """Look up what it makes of the images to answer."""
+        self._know(self._data.predict, halves=False)
+
+    @property
+    def _data(self) -> DataModule:
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] (Lightning leaves it out)
+
+    def _know(self, items: Sequence[Item], *, halves: bool) -> None:
+        if self.known is not None:
+            self.known.learn([item.record for item in items], self.trainer.precision_plugin.forward_context(), halves=halves)
+
+    def described_length(self, item: Item) -> int:
+        """Tokens of the description to learn or to read: what examples differ by, but for images of other shapes; known without them."""
+        return len(self.vlm.opening(item.descriptions[0]))
 
     def random_numbers(self, items: Sequence[Item]) -> Tensor:
         """Uniform numbers of each image by its name: [images, N, max_new_tokens + 1]; the last one draws the level."""
@@ -96,13 +137,13 @@ class StageModule(L.LightningModule):
         Of a batch that several processes share, the mean of their losses is the loss of the whole: so are the gradients.
         """
         of_answer, of_level = self.weights_of_terms(batch)
-        hidden = self.vlm.hidden(batch.input_ids, batch.attention_mask, image=batch.image)
-        supervised = batch.labels != IGNORED
-        loss = of_answer * answer_loss(self.vlm.logits(hidden[supervised]), batch.labels[supervised])
-        if batch.level_position[0] < 0:
+        mask, positions = batch.attended()
+        hidden = self.vlm.hidden(batch.input_ids, mask, image=batch.image, positions=positions)
+        states, labels = (value.flatten(0, 1).index_select(0, batch.supervised) for value in (hidden, batch.labels))
+        loss = of_answer * answer_loss(self.vlm.logits(states), labels)
+        if batch.examples[0].level_at is None:
             return loss, None
-        rows = torch.arange(len(hidden), device=hidden.device)
-        logits = self.vlm.logits(hidden[rows, batch.level_position])
+        logits = self.vlm.logits(hidden[batch.level_row, batch.level_position])
         loss = loss + self.level_weight * of_level * level_loss(logits, self.vlm.level_ids, batch.level_target)
         return loss, logits[:, self.vlm.level_ids]
 
@@ -110,15 +151,14 @@ class StageModule(L.LightningModule):
         """By how much to scale this process's mean over tokens and its mean over images, so that the processes' mean is that of the whole batch."""
         if world() == 1:
             return 1.0, 1.0
-        tokens = (batch.labels != IGNORED).sum()
-        counts = torch.stack([tokens, tokens.new_tensor(len(batch.examples))]) * batch.counted
-        of_answer, of_level = weight_of_means(counts.float())
+        counts = torch.tensor([len(batch.supervised), len(batch.examples)], dtype=torch.float32, device=batch.labels.device) * batch.counted
+        of_answer, of_level = weight_of_means(counts)
         return of_answer, of_level
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step. Its loss is written to the logs by `biqa.stages.curves.TrainingLoss`."""
+        """One step. `biqa.stages.curves.TrainingLoss` reads its loss now and then: Lightning's log would wait for the device at every step."""
         loss, _ = self.vlm(self.loss, batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.input_ids), sync_dist=world() > 1)
+        self.step_loss = loss.detach()
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -153,6 +193,21 @@ class StageModule(L.LightningModule):
     def answer(self, items: list[Item]) -> list[Row]:
         """Rows of some images, 1 + N each, image by image."""
         raise NotImplementedError
+
+    def recall(self, rows: Iterable[Row]) -> None:
+        """Take from rows that were made before a kill what saves work on those that are left: nothing, unless it `recalls`."""
+
+    def sampled(self, prompts: Sequence[Prompt], items: Sequence[Item], stem: str | None = None) -> SampledTexts:
+        """The 1 + N answers to the prompt of each item, and with a stem the level distribution after them (`biqa.models.sampling.sample`)."""
+        numbers = self.random_numbers(items)
+        how: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens, "stem": stem}
+        if self.engine is not None:
+            return self.engine.sample(prompts, numbers, **how)
+        return sample(self.vlm, prompts, numbers, steps=self.steps, **how)
+
+    def level_probabilities(self, prompts: Sequence[Prompt], stem: Sequence[int]) -> Tensor:
+        """Level distribution after each prompt and the stem, [B, 5]."""
+        return level_probabilities(self.vlm, prompts, stem) if self.engine is None else self.engine.level_probabilities(prompts, stem)
 
     def predict_step(self, batch: list[Item], *_: int) -> list[Row]:
         """Answer a batch."""

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers.logger import Logger
+
+from biqa.stages.together import gathered
 
 
 class CurveLogger(Logger):
@@ -80,13 +84,18 @@ class TrainingLoss(L.Callback):
     """Log the training loss every so many steps, before a checkpoint is written at the same step.
 
     Lightning would log it afterwards: a run that went on from that checkpoint would lack the row. So this callback stands before `Checkpoints`.
+    Between those steps nobody asks what the loss is, and a GPU goes on with its queue of work.
 
     Args:
         every: steps between two rows.
+
+    Attributes:
+        shown: the last figure, for the progress bar.
     """
 
     def __init__(self, every: int = 10) -> None:
         self.every = every
+        self.shown: dict[str, float] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take what the curve says beyond the checkpoint out of it."""
@@ -102,9 +111,26 @@ class TrainingLoss(L.Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Log the loss of the batch that ended a step."""
+        """Log the loss of the batch that ended a step: the mean over the processes."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if stepped and trainer.global_step % self.every == 0:
-            figures = {"train/loss": float(trainer.callback_metrics["train/loss"]), "epoch": trainer.current_epoch}
+            stage: Any = pl_module
+            self.shown = {"train/loss": float(torch.tensor(gathered(float(stage.step_loss))).mean())}
             for logger in trainer.loggers:
-                logger.log_metrics(figures, step=trainer.global_step - 1)
+                logger.log_metrics({**self.shown, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+
+
+class Progress(RichProgressBar):
+    """Lightning's bar, with the training loss as it was last logged.
+
+    Args:
+        loss: logs it.
+    """
+
+    def __init__(self, loss: TrainingLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        return {**super().get_metrics(trainer, pl_module), **self.loss.shown}

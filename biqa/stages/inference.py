@@ -1,14 +1,19 @@
 """Stage 2: description -> quality, from the text alone. The model is built without its vision tower."""
 
+from collections.abc import Iterable
+
 import torch
 
 from biqa.data.collate import Encoded
 from biqa.data.module import Item
+from biqa.evaluation.answers import PROBABILITIES
 from biqa.language.prompts import INFER, STEM
-from biqa.models.sampling import level_probabilities
 from biqa.stages.base import Row
 from biqa.stages.together import largest
-from biqa.stages.verdict import VerdictModule
+from biqa.stages.verdict import VerdictModule, exactly_one
+
+TOGETHER = 16
+"""Descriptions to score in one pass, at least: of more the longest is that much longer than the others, and padding costs more than passes do."""
 
 
 class Inference(VerdictModule):
@@ -17,24 +22,43 @@ class Inference(VerdictModule):
     The stem belongs to the prompt and is not learnt; the level word is.
     """
 
+    recalls = True
+    scores: dict[str, tuple[float, ...]] | None = None
+    """Level distribution after each description that was scored, while images are answered: models say the same of many images."""
+
     def encode(self, item: Item) -> Encoded:
         """The description and the question as the prompt; stem and level as the answer."""
         return self.verdict(self.vlm.prompt(INFER.format(description=item.descriptions[0])), [], item.record)
 
+    def on_predict_start(self) -> None:
+        """Keep scores from here on."""
+        super().on_predict_start()
+        self.scores = self.scores or {}
+
+    def on_predict_end(self) -> None:
+        """Forget them: the weights may change now."""
+        self.scores = None
+
+    def recall(self, rows: Iterable[Row]) -> None:
+        """Take scores from rows of a table that a kill has cut off. What follows is then scored in the same company as without the kill."""
+        self.scores = {row["description"]: tuple(row[name] for name in PROBABILITIES) for row in rows}
+
     def answer(self, items: list[Item]) -> list[Row]:
-        """Score every description of each image; equal descriptions are scored once."""
+        """Score every description of each image; equal descriptions are scored once, also in all the batches of one prediction."""
+        scores = {} if self.scores is None else self.scores
         texts = [text for item in items for text in item.descriptions]
-        distinct = list(dict.fromkeys(texts))
-        prompts = [self.vlm.prompt(INFER.format(description=text)) for text in distinct]
+        new = [text for text in dict.fromkeys(texts) if text not in scores]
+        prompts = [self.vlm.prompt(INFER.format(description=text)) for text in new]
         # by length, so that a batch pads little
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-        size = max(1, len(items) * 4)
+        size = max(TOGETHER, len(items))
         stem = self.vlm.opening(STEM)
-        parts = [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
-        scored = torch.cat([level_probabilities(self.vlm, part, stem) for part in parts])
-        if self.vlm.sharded:  # keep those processes company that have more distinct texts
-            for _ in range(largest(len(parts)) - len(parts)):
-                level_probabilities(self.vlm, parts[0], stem)
-        of = {distinct[index]: row for row, index in enumerate(order)}
-        probabilities = scored[[of[text] for text in texts]].unflatten(0, (len(items), -1))
+        parts = [order[at : at + size] for at in range(0, len(order), size)]
+        most = largest(len(parts)) if self.vlm.sharded else len(parts)  # asked first: a pass waits for all processes
+        for part in parts:
+            probabilities = exactly_one(self.level_probabilities([prompts[index] for index in part], stem))
+            scores |= {new[index]: tuple(found) for index, found in zip(part, probabilities.tolist(), strict=True)}
+        for _ in range(most - len(parts)):  # keep those processes company that have more distinct texts
+            self.level_probabilities([self.vlm.prompt(INFER.format(description=texts[0]))], stem)
+        probabilities = torch.tensor([scores[text] for text in texts], dtype=torch.float64).unflatten(0, (len(items), -1))
         return self.rows(items, [item.descriptions for item in items], probabilities)

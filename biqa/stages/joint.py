@@ -31,10 +31,7 @@ class Joint(VerdictModule):
     def answer(self, items: list[Item]) -> list[Row]:
         """Answer each image 1 + N times: rows of the answers table."""
         prompts = [self.image_prompt(item, JOINT) for item in items]
-        numbers = self.random_numbers(items)
-        answers = sample(
-            self.vlm, prompts, numbers, temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens, stem=f" {STEM}"
-        )
+        answers = self.sampled(prompts, items, stem=f" {STEM}")
         assert answers.level_probabilities is not None
         return self.rows(items, answers.texts, answers.level_probabilities)
 

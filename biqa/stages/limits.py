@@ -107,6 +107,11 @@ class BatchInMemory(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what is asked."""
+        if pl_module.engine is not None:
+            self.note = (
+                "Answering with vLLM. What helps: a smaller answers.gpu_memory_utilization or sampling.batch_size, with which ckpt=last goes on."
+            )
+            return
         prompt = pl_module.image_prompt(batch[0], "") if pl_module.vlm.vision else None
         seen = f", {_image(prompt.image)}, {pl_module.vlm.visual_tokens(prompt)} visual tokens an image" if prompt else ", text alone"
         size = "{} x {} pixels".format(*image_of(batch[0].record).size) if prompt else ""
@@ -128,12 +133,13 @@ def _image(image: Mapping[str, Tensor]) -> str:
 
 
 def _learned(batch: Batch, vlm: VLM) -> str:
-    rows, length = batch.input_ids.shape
-    visual = int((batch.input_ids == vlm.model.config.image_token_id).sum(1).max()) if batch.image else 0
+    length = batch.input_ids.shape[1]
+    visual = max(example.prompt.count(vlm.image_token_id) for example in batch.examples) if batch.image else 0
     seen = f"{_image(batch.image)}, {visual} visual tokens an image" if batch.image else "text alone"
     return (
-        f"a batch of {rows} (stage.batch_size), {seen}, {length} tokens of image and text a row. What helps: trainer.checkpoint_activations=true, "
-        f"with which ckpt=last goes on; a smaller stage.batch_size with a larger trainer.accumulate (their product is what a step learns from); "
+        f"a batch of {len(batch.examples)} (stage.batch_size), {seen}, {length} tokens of image and text a row. "
+        f"What helps: trainer.checkpoint_activations=true, with which ckpt=last goes on; a smaller stage.batch_size with a larger "
+        f"trainer.accumulate (their product is what a step learns from); "
         f"fewer visual tokens or smaller images (model.visual_tokens, images.shorter_side), or quantization=nf4 with tuning=lora: these "
         f"are other runs, which begin anew."
     )

@@ -3,7 +3,6 @@
 from biqa.data.collate import Encoded
 from biqa.data.module import Item
 from biqa.language.prompts import DESCRIBE
-from biqa.models.sampling import sample
 from biqa.stages.base import Row, StageModule
 
 
@@ -18,9 +17,7 @@ class Perception(StageModule):
     def answer(self, items: list[Item]) -> list[Row]:
         """Describe each image 1 + N times: rows with image, query, description."""
         prompts = [self.image_prompt(item, DESCRIBE) for item in items]
-        answers = sample(
-            self.vlm, prompts, self.random_numbers(items), temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens
-        )
+        answers = self.sampled(prompts, items)
         return [
             {"image": item.record.image, "query": query, "description": text}
             for item, texts in zip(items, answers.texts, strict=True)

@@ -32,6 +32,7 @@ class Probe(VerdictModule):
     """
 
     learns_without_steps = True
+    looks_up = False  # what it asks for is what the projector is given
 
     def __init__(self, vlm: VLM, **options: Any) -> None:  # noqa: ANN401 (StageModule's own)
         super().__init__(vlm, **{**options, "repeats": 0})

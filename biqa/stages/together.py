@@ -53,6 +53,22 @@ def from_first(work: Callable[[], T]) -> T:
     return value
 
 
+def everywhere(work: Callable[[], T]) -> list[T]:
+    """What `work` returns in each process, by rank. What it raises in one is raised in all, so that none waits for a process that is gone."""
+    if world() == 1:
+        return [work()]
+    value, error = None, None
+    try:
+        value = work()
+    except Exception as raised:
+        error = raised
+    said = gathered((value, error))
+    for failed in (error, *(other for _, other in said)):
+        if failed is not None:
+            raise failed
+    return [of for of, _ in said]  # pyright: ignore[reportReturnType] (nothing was raised, so each has its value)
+
+
 def gathered(value: T) -> list[T]:
     """The value of each process, by rank."""
     if world() == 1:

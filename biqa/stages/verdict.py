@@ -55,10 +55,9 @@ class VerdictModule(StageModule):
         Args:
             items: B items.
             texts: [B][N + 1] descriptions.
-            probabilities: [B, N + 1, 5] level distribution after each.
+            probabilities: [B, N + 1, 5] level distribution after each; in float64 they are those that the table has, and stay as they are.
         """
-        probabilities = probabilities.double().cpu()
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+        probabilities = probabilities if probabilities.dtype == torch.float64 else exactly_one(probabilities)
         levels = self.levels(items, probabilities)
         scores = probabilities @ torch.tensor(WEIGHTS)
         return [
@@ -84,6 +83,12 @@ class VerdictModule(StageModule):
         numbers = self.random_numbers(items)[..., -1]
         sampled = next_tokens(probabilities[:, 1:].log(), numbers, self.temperature, self.top_p)
         return torch.cat([greedy, sampled], 1)
+
+
+def exactly_one(probabilities: Tensor) -> Tensor:
+    """Level distributions [..., 5] in float64, on the host, whose sums are 1 there too."""
+    probabilities = probabilities.double().cpu()
+    return probabilities / probabilities.sum(-1, keepdim=True)
 
 
 def mean_score(probabilities: Tensor) -> Tensor:

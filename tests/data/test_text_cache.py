@@ -67,7 +67,7 @@ def test_a_file_goes_by_its_content(tmp_path):
 
 def test_a_file_is_read_once_as_long_as_it_stays_as_it_is(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(text_cache, "_content", lambda path: read.append(path.name) or "content")
+    monkeypatch.setattr("biqa.data.contents._content", lambda path: read.append(path.name) or "content")
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(b"abc")
         TextCache(tmp_path).contents([tmp_path / "1.png"])

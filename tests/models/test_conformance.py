@@ -7,9 +7,12 @@ by transformers: its processor's prompts and pixels, its forward pass with posit
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -37,7 +40,10 @@ from biqa.models.adapters import load_weights, save_weights
 from biqa.models.inside import GROUPS, attention_rows, context_of, decoder_of, grid_of, layer_states
 from biqa.models.sampling import left_padded, level_probabilities, next_tokens, sample, uniforms
 from biqa.models.vlm import VLM, Prompt
+from biqa.stages.features import KnownImages
+from biqa.stages.inference import Inference
 from biqa.stages.joint import Joint
+from biqa.stages.verdict import VerdictModule
 
 BACKBONES = ("tiny", "owl2", *NAMES)
 OWN: dict[str, tuple[str, ...]] = {
@@ -118,15 +124,15 @@ def items(pictures, tmp_path) -> list[Item]:
     return made
 
 
-def stage_of(vlm: VLM, **options: Any) -> Joint:
+def stage_of(vlm: VLM, kind: type[VerdictModule] = Joint, **options: Any) -> Any:
     chosen: dict[str, Any] = {
         "target": "hard", "level_weight": 1.0, "lr": 1e-2, "weight_decay": 0.0, "warmup": 0.0, "total_steps": 20,
         "repeats": 2, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 0,
     }  # fmt: skip
-    return Joint(vlm, **(chosen | options))
+    return kind(vlm, **(chosen | options))
 
 
-def batch_of(stage: Joint, items: list[Item]) -> Any:
+def batch_of(stage: Any, items: list[Item]) -> Any:
     """As the data module makes it: pictures in half precision until they are put together."""
     encoded = EncodedItems(items, stage.encode, cache_mb=10)
     return collate([encoded[index] for index in range(len(items))], stage.vlm.pad_id)
@@ -292,6 +298,47 @@ def without_cache(vlm: VLM, prompt: Prompt, numbers: Tensor | None) -> list[int]
     return ids
 
 
+def test_features(backbone, kept, items, pictures, tmp_path):
+    """What tower and projector made of images, looked up on disk: nothing of what follows changes, and the tower is asked once."""
+    vlm = kept(backbone)
+
+    def stage_that_looks_up(*, halves: bool) -> Joint:
+        stage = stage_of(vlm)
+        stage.known = KnownImages(vlm, cache=tmp_path, most_gb=1, precision="32-true")
+        stage.known.learn([item.record for item in items], nullcontext(), halves=halves)
+        return stage
+
+    asked = Mock(side_effect=vlm.model.model.get_image_features)
+    with patch.object(vlm.model.model, "get_image_features", asked):
+        for halves in (True, False):
+            stage_that_looks_up(halves=halves)
+        assert asked.call_count == 2
+        kept_on_disk = stage_that_looks_up(halves=True), stage_that_looks_up(halves=False)
+        with_features = loss_and_gradients(kept_on_disk[0], items), kept_on_disk[1].answer(items)
+        assert asked.call_count == 2
+    without = loss_and_gradients(stage_of(vlm), items), stage_of(vlm).answer(items)
+    torch.testing.assert_close(with_features[0], without[0], atol=1e-5, rtol=1e-5)
+    assert [row["description"] for row in with_features[1]] == [row["description"] for row in without[1]]
+    for row, plain in zip(with_features[1], without[1], strict=True):
+        assert row == pytest.approx(plain, abs=1e-5)
+
+    for dtype in (None, torch.bfloat16):  # alone, so that sums are taken in the same order: bit by bit
+        computing = partial(torch.autocast, "cpu", dtype, enabled=dtype is not None)
+        for picture in pictures:
+            prompt = vlm.prompt(JOINT, picture)
+            with computing():
+                [features] = vlm.features([prompt])
+                assert torch.equal(logits_after(vlm, replace(prompt, image=features)), logits_after(vlm, prompt))
+
+
+def loss_and_gradients(stage: Joint, items: list[Item]) -> dict[str, Tensor]:
+    """Of one batch, by the weights of the decoder."""
+    loss = stage.loss(batch_of(stage, items))[0]
+    weights = {name: weight for name, weight in stage.vlm.backbone.named_parameters() if stage.vlm.part_of(name) == "decoder"}
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {"loss": loss.detach(), **{name: found for name, found in zip(weights, gradients, strict=True) if found is not None}}
+
+
 def test_text(backbone, build, kept, folder_of, tmp_path):
     """The decoder alone: no tensor of tower or projector is read, and a text has the same logits."""
     whole, decoder = kept(backbone), kept(backbone, vision=False)
@@ -309,6 +356,37 @@ def test_text(backbone, build, kept, folder_of, tmp_path):
         torch.testing.assert_close(
             logits_after(build("hf", f"model.id={alone}", vision=False), prompt), logits_after(decoder, prompt), atol=0, rtol=0
         )
+
+
+def test_packed(backbone, kept):
+    """Texts that share a row: hidden states are transformers' own of each alone, loss, level logits and gradients those of a row each."""
+    texts = ["Sharp. Bright.", "Dark.", " ".join([*TEXTS] * 4), TEXTS[1], *TEXTS]
+    items = [
+        Item(Record(image=str(number), path=Path("none"), q=number / 6, q_std=0.1, split="train", group=str(number), score=0.5), (text,))
+        for number, text in enumerate(texts)
+    ]
+    for attention in ("sdpa", "eager"):
+        vlm = kept(backbone, f"model.attention={attention}", vision=False)
+        assert vlm.packs
+        stage = stage_of(vlm, kind=Inference, target="soft")
+        encoded = [stage.encode(item) for item in items]
+        packed, plain = (collate(encoded, vlm.pad_id, pack=pack) for pack in (True, False))
+        assert len(packed.input_ids) < len(plain.input_ids)
+        mask, positions = packed.attended()
+        states = vlm.hidden(packed.input_ids, mask, positions=positions)
+        for row, ids in enumerate(packed.input_ids):
+            for place in range(1, int(packed.attention_mask[row].max()) + 1):
+                own = packed.attention_mask[row] == place
+                alone = vlm.model(input_ids=ids[own][None], output_hidden_states=True).hidden_states[-1][0]
+                torch.testing.assert_close(states[row, own], alone, atol=1e-5, rtol=1e-5)
+        weights = [weight for weight in vlm.parameters() if weight.requires_grad]
+        assert weights
+        found = []
+        for batch in (packed, plain):
+            loss, logits = stage.loss(batch)
+            found.append([loss, logits, *torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_layers(backbone, kept, pictures):

@@ -10,6 +10,7 @@ from checkpoints import rename_weights
 from safetensors.torch import load_file, save_file
 
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.models.attention import PRODUCTS
 from biqa.models.hf import build_hf
 
 PLAIN = {"revision": None, "family": None, "dtype": "float32", "attention": "sdpa", "visual_tokens": None, "image": None, "vision": True, "seed": 0}
@@ -117,7 +118,7 @@ def test_a_model_is_ready_to_learn(checkpoint, vision):
     """transformers hands over what it loads for use; dropout and the like want the other mode."""
     model = build_hf(id=str(checkpoint("llava")), **(PLAIN | {"vision": vision})).model
     assert model.training
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == PRODUCTS
     assert not model.generation_config.do_sample
 
 

@@ -85,13 +85,13 @@ def data_of() -> Callable[..., DataModule]:
 
 
 @pytest.fixture
-def trainer(tmp_path) -> Callable[[], L.Trainer]:
+def trainer(tmp_path) -> Callable[..., L.Trainer]:
     """Builder of a Lightning trainer for one epoch that writes nothing."""
 
-    def build() -> L.Trainer:
+    def build(**options: object) -> L.Trainer:
         return L.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+            enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path, **options,
         )  # fmt: skip
 
     return build

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from biqa.data.collate import IGNORED
+from biqa.data.collate import IGNORED, collate
+from biqa.data.module import DataModule
 from biqa.evaluation.answers import COLUMNS
 from biqa.models.adapters import adapt
 
@@ -88,6 +89,85 @@ def test_an_example_costs_the_same_alone_and_in_a_batch(stage, items, batch_of, 
         torch.testing.assert_close(terms[1][0] - answer, (terms[1][1] - each).mean(), atol=1e-5, rtol=1e-5)
         logits = torch.cat([module.loss(batch)[1] for batch in alone])
         torch.testing.assert_close(module.loss(together)[1], logits, atol=1e-5, rtol=1e-4)
+
+
+# texts that share a row
+
+
+def packed_and_not(stage, items):
+    """A batch of stage 2 in two ways, and it is one that packs."""
+    encoded = [stage.encode(item) for item in items]
+    packed, plain = (collate(encoded, stage.vlm.pad_id, pack=pack) for pack in (True, False))
+    assert packed.packed
+    return packed, plain
+
+
+def of_many_lengths(items, count=7):
+    """Texts of which two or three take as many tokens as the longest, with the question."""
+    made = items(count, on_disk=False)
+    return [
+        dataclasses.replace(item, descriptions=(" ".join(["Block edges show."] * (16 if place % 4 == 1 else 1 + place)),))
+        for place, item in enumerate(made)
+    ]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_packed_step_is_the_step(stage, items, tiny, attention, tuning):
+    module = stage("inference")
+    module.vlm = tiny(vision=False, attention=attention)
+    adapt(module.vlm, kind=tuning, rank=4, alpha=8, dropout=0.0, targets=None, freeze=None)
+    found = []
+    for batch in packed_and_not(module, of_many_lengths(items)):
+        loss, logits = module.loss(batch)
+        module.zero_grad()
+        loss.backward()
+        found.append([loss, logits, *(weight.grad for weight in module.parameters() if weight.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_processes_that_pack_differently_have_the_mean_of_the_whole(stage, items, monkeypatch):
+    """Two shares of a batch: each process scales its means by how many tokens and examples it has, however many rows these take."""
+    module = stage("inference")
+    several = of_many_lengths(items)
+    encoded = [module.encode(item) for item in several]
+    shares = [collate(part, module.vlm.pad_id, pack=True) for part in (encoded[:3], encoded[3:])]
+    assert any(batch.packed for batch in shares)
+    counts = torch.tensor([[float((batch.labels != IGNORED).sum()), float(len(batch.examples))] for batch in shares])
+    monkeypatch.setattr("biqa.stages.base.world", lambda: 2)
+    monkeypatch.setattr("biqa.stages.base.weight_of_means", lambda own: own * 2 / counts.sum(0))
+    parts = [module.loss(batch)[0] for batch in shares]
+    monkeypatch.undo()
+    whole = module.loss(collate(encoded, module.vlm.pad_id, pack=True))[0]
+    torch.testing.assert_close(sum(parts) / 2, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_examples_are_as_long_as_their_descriptions_and_the_same_for_all(stage, items, name):
+    module = stage(name)
+    several = items(4)
+    encoded = [module.encode(item) for item in several]
+    assert (
+        len({len(example.prompt) + len(example.answer) - module.described_length(item) for example, item in zip(encoded, several, strict=True)}) == 1
+    )
+
+
+def test_packed_or_not_it_trains_and_validates_the_same(stage, items, trainer):
+    figures = []
+    several = of_many_lengths(items)
+    for pack in (True, False):
+        module = stage("inference", total_steps=4).train()
+        data = DataModule(
+            train=several, val=several, predict=[], encode=module.encode, pad_id=module.vlm.pad_id, batch_size=4, predict_batch_size=1,
+            seed=0, workers=0, cache_mb=1, pack=pack,
+        )  # fmt: skip
+        assert any(batch.packed for batch in data.val_dataloader()) == pack
+        runner = trainer()
+        runner.fit(module, data)
+        figures.append({"train/loss": float(module.step_loss)} | {name: float(value) for name, value in runner.callback_metrics.items()})
+    assert figures[0] == pytest.approx(figures[1], abs=1e-4)
+    assert {"val/loss", "val/srcc"} <= figures[0].keys()
 
 
 def test_learning_rate_rises_linearly_falls_along_a_cosine_and_ends_at_zero(stage):
@@ -173,7 +253,7 @@ def test_lightning_fits_validates_and_answers(stage, items, data_of, trainer, na
     runner.fit(module.train(), data)
     assert runner.global_step == 2  # batches of 2 and 1
     figures = {key: value.item() for key, value in runner.callback_metrics.items()}
-    assert math.isfinite(figures["train/loss"])
+    assert math.isfinite(module.step_loss)
     assert math.isfinite(figures["val/loss"])
     assert {"val/srcc", "val/plcc"} <= figures.keys() or name == "perception"
     rows = [row for batch in runner.predict(module, data) for row in batch]

@@ -141,12 +141,78 @@ def test_equal_descriptions_are_scored_once(stage, items, monkeypatch):
         scored.extend(prompts)
         return level_probabilities(vlm, prompts, stem)
 
-    monkeypatch.setattr("biqa.stages.inference.level_probabilities", counting)
+    monkeypatch.setattr("biqa.stages.base.level_probabilities", counting)
     same = [dataclasses.replace(item, descriptions=("Sharp.",) * 4) for item in items(2, on_disk=False)]
     rows = module.predict_step(same)
     assert len(rows) == 8
     assert len(scored) == 1
     assert len({row["score"] for row in rows}) == 1
+
+
+def counted(monkeypatch):
+    """Ids of the prompts of each pass that scores."""
+    passes = []
+
+    def counting(vlm, prompts, stem):
+        passes.append([prompt.ids for prompt in prompts])
+        return level_probabilities(vlm, prompts, stem)
+
+    monkeypatch.setattr("biqa.stages.base.level_probabilities", counting)
+    return passes
+
+
+def said_alike(items, count=6):
+    """Items of which each says two of four texts, so that many say the same."""
+    return items(count, descriptions=2, on_disk=False)
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_equal_descriptions_of_other_batches_are_scored_once(stage, items, data_of, trainer, monkeypatch):
+    module, asked = stage("inference", repeats=1), said_alike(items)
+    apart = [row for at in range(0, 6, 2) for row in module.predict_step(asked[at : at + 2])]
+    passes = counted(monkeypatch)
+    rows = [row for batch in trainer().predict(module, data_of(module, asked[:1], asked)) for row in batch]
+    assert len(rows) == 12
+    assert len([ids for one in passes for ids in one]) == len({ids for one in passes for ids in one}) == 4
+    for row, expected in zip(rows, apart, strict=True):
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-6)
+        assert row["description"] == expected["description"]
+
+
+def test_scores_are_forgotten_when_the_weights_may_change(stage, items, data_of, trainer, monkeypatch):
+    module, asked = stage("inference", repeats=1), said_alike(items)
+    before = trainer().predict(module, data_of(module, asked[:1], asked))
+    torch.nn.init.normal_(module.vlm.model.lm_head.weight, generator=torch.Generator().manual_seed(1))
+    passes = counted(monkeypatch)
+    after = trainer().predict(module, data_of(module, asked[:1], asked))
+    assert sum(map(len, passes)) == 4
+    assert before != after
+    assert module.predict_step(asked[:2]) == module.predict_step(asked[:2])
+    assert len(passes[-1]) == len(passes[-2]) > 0, "nothing is kept outside a prediction"
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_a_prediction_that_goes_on_ends_with_the_same_bits(stage, items, data_of, trainer):
+    """What was scored before the kill is not scored again, in other company, where it would round differently."""
+    module, asked = stage("inference", repeats=1), said_alike(items)
+    whole = [row for batch in trainer().predict(module, data_of(module, asked[:1], asked)) for row in batch]
+    again = stage("inference", repeats=1)
+    again.recall(whole[:4])  # of the first batch
+    rest = [row for batch in trainer().predict(again, data_of(again, asked[:1], asked[2:])) for row in batch]
+    assert whole[:4] + rest == whole
+
+
+def test_processes_that_hold_weights_together_take_as_many_passes(stage, items, data_of, trainer, monkeypatch):
+    """One that knows all its texts goes with one that has to score some."""
+    module, asked = stage("inference", repeats=1), said_alike(items)
+    module.vlm.sharded = True
+    monkeypatch.setattr("biqa.stages.inference.largest", lambda number: 2)
+    passes = counted(monkeypatch)
+    module.scores = {}
+    for at in (0, 2, 4):
+        module.answer(asked[at : at + 2])
+    assert len(passes) == 3 * 2
+    assert len(module.scores) == 4
 
 
 def test_odd_descriptions_are_scored_too(stage, items):

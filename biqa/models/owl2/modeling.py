@@ -4,6 +4,7 @@ Shapes: B rows, L positions, D width. Module names are those of the original che
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationConfig
 from transformers import initialization as init
 from transformers.generation.utils import GenerateOutput
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel, LlamaRMSNorm, LlamaRotaryEmbedding
 
 from biqa.errors import IncompatibleChoice
@@ -72,6 +73,7 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
         use_cache: bool | None = None,
         pixel_values: Tensor | None = None,
         visual: Tensor | None = None,
+        mm_encoder_outputs: Mapping[str, Any] | None = None,
         **kwargs: Any,  # noqa: ANN401 (transformers' own)
     ) -> BaseModelOutputWithPast:
         """Last hidden states [B, L, D].
@@ -85,6 +87,7 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
             use_cache: whether to make a cache where there is none.
             pixel_values: [N, 3, H, W], images in the order of the rows; a row may have none or several.
             visual: [B, L] bool, True on visual tokens; None: all are text.
+            mm_encoder_outputs: "image": what `get_image_features` returned, in place of pixel_values.
             kwargs: transformers' other options.
 
         Raises:
@@ -92,26 +95,39 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
         """
         if inputs_embeds is None:
             assert input_ids is not None, "input_ids or inputs_embeds"
-            inputs_embeds, visual = self.embed(input_ids, pixel_values)
+            features = torch.cat(tuple(mm_encoder_outputs["image"].pooler_output)) if mm_encoder_outputs else None
+            inputs_embeds, visual = self.embed(input_ids, pixel_values, features)
         kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         kwargs["visual"] = visual  # LlamaModel hands on to its layers what it does not know itself
         return super().forward(inputs_embeds=inputs_embeds, **kwargs)
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def get_image_features(self, pixel_values: Tensor, return_dict: bool = True) -> BaseModelOutputWithPooling:
+        """What tower and abstractor make of images [N, 3, H, W]: `pooler_output` is one [tokens_per_image, D] for each."""
+        assert self.config.has_vision, "a decoder alone cannot take images"
+        made: Any = tuple(self.visual_abstractor(self.vision_model(pixel_values)))
+        return BaseModelOutputWithPooling(pooler_output=made)
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, features: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Embeddings [B, L, D] with the images in their places, and which positions are visual [B, L]; None for text alone.
+
+        Args:
+            input_ids: [B, L], IMAGE_TOKEN_ID where a visual token goes.
+            pixel_values: [N, 3, H, W], images in the order of the rows.
+            features: [visual tokens, D], what `get_image_features` made of them, in their place.
 
         Raises:
             ValueError: the places for visual tokens are not those that the images fill.
         """
+        if pixel_values is not None:
+            made: Any = self.get_image_features(pixel_values).pooler_output
+            features = torch.cat(made)
         if not torch.compiler.is_compiling():
-            self._check_places(input_ids, 0 if pixel_values is None else len(pixel_values))
-        if pixel_values is None:
+            self._check_places(input_ids, 0 if features is None else len(features) // self.config.tokens_per_image)
+        if features is None:
             return self.embed_tokens(input_ids), None
-        assert self.config.has_vision, "a decoder alone cannot take images"
         visual = input_ids == IMAGE_TOKEN_ID
         embeddings = self.embed_tokens(input_ids.masked_fill(visual, 0))
-        features = self.visual_abstractor(self.vision_model(pixel_values)).to(embeddings.dtype)
-        return embeddings.masked_scatter(visual[..., None], features), visual
+        return embeddings.masked_scatter(visual[..., None], features.to(embeddings.dtype)), visual
 
     def _check_places(self, input_ids: Tensor, images: int) -> None:
         if images == 0 and input_ids.shape[1] == 1:
