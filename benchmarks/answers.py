@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.rounds import ratio_of, rounds_of, timed
 from benchmarks.rows import Machine, Row
-from benchmarks.shapes import PATCH, SMALL, Shape, build, linear_weights, picture
+from benchmarks.shapes import PATCH, SMALL, Shape, as_transformers_has_it, build, linear_weights, picture
 from biqa.language.prompts import DESCRIBE
 from biqa.models.sampling import left_padded, sample, uniforms
 from biqa.models.vlm import VLM, Prompt
@@ -70,7 +70,8 @@ class Sides:
         self.tokens = tokens
         self.vlm = build(shape).eval()
         self.vlm.eos_id = NEVER
-        self.vlm.model.generation_config.eos_token_id = None
+        self.peer = as_transformers_has_it(build(shape).eval())
+        self.peer.model.generation_config.eos_token_id = None
         self.prompts = [self.vlm.prompt(DESCRIBE, picture(number, shape.side * PATCH)) for number in range(images)]
         self.numbers = uniforms(0, [str(number) for number in range(images)], repeats, tokens)
 
@@ -94,10 +95,10 @@ class Sides:
     @torch.no_grad()
     def generated(self, prompts: Sequence[Prompt], repeats: int, *, sampled: bool = True) -> Tensor:
         """Token ids of answers by transformers: [prompts * repeats, tokens]."""
-        ids, mask, image = left_padded(prompts, self.vlm.pad_id, self.vlm.device)
+        ids, mask, image = left_padded(prompts, self.peer.pad_id, self.peer.device)
         drawing = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {"do_sample": False}
-        asked = {"input_ids": ids, "attention_mask": mask, **self.vlm.family.batch(image)}
-        written = self.vlm.model.generate(**asked, **drawing, num_return_sequences=repeats, max_new_tokens=self.tokens)[:, ids.shape[1] :]
+        asked = {"input_ids": ids, "attention_mask": mask, **self.peer.family.batch(image)}
+        written = self.peer.model.generate(**asked, **drawing, num_return_sequences=repeats, max_new_tokens=self.tokens)[:, ids.shape[1] :]
         assert written.shape[1] == self.tokens, f"answers of {written.shape[1]} tokens instead of {self.tokens}"
         return written
 

@@ -77,6 +77,12 @@ def build(shape: Shape, *, dtype: torch.dtype = torch.bfloat16, vision: bool = T
     return VLM(whole.to(dtype), processor, LLAVA, vision=vision)
 
 
+def as_transformers_has_it(vlm: VLM) -> VLM:
+    """The model for a peer: with transformers' own attention, which biqa replaces on a CPU (`biqa.models.attention`)."""
+    vlm.model.set_attn_implementation("sdpa")
+    return vlm
+
+
 def _processor(shape: Shape) -> Any:  # noqa: ANN401 (transformers' own, whose parts are untyped)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(1000), pad_token="<pad>", bos_token="<s>", eos_token="</s>",

@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from benchmarks.shapes import as_transformers_has_it
 from biqa.building import build_data, build_stage, build_trainer, quiet
 from biqa.data.collate import Batch, collate
 from biqa.data.images import image_of
@@ -162,7 +163,7 @@ class Plain:
     def __init__(self, vlm: VLM, config: DictConfig, batches: Sequence[Batch]) -> None:
         from peft import get_peft_model
 
-        self.model: Any = get_peft_model(vlm.backbone, lora_config(vlm, config)).train()
+        self.model: Any = get_peft_model(as_transformers_has_it(vlm).backbone, lora_config(vlm, config)).train()
         self.lr = config.tuning.lr
         self.batches = [as_transformers(batch) for batch in batches]
 
@@ -222,7 +223,8 @@ class Trl:
             "dataloader_pin_memory": False,
         }  # fmt: skip
         self.trainer: Any = trl.SFTTrainer(
-            model=vlm.backbone, args=trl.SFTConfig(**(settings | options)), train_dataset=datasets.Dataset.from_list(list(rows)),
+            model=as_transformers_has_it(vlm).backbone,
+            args=trl.SFTConfig(**(settings | options)), train_dataset=datasets.Dataset.from_list(list(rows)),
             processing_class=vlm.processor if vlm.vision else vlm.tokenizer, peft_config=lora_config(vlm, config), callbacks=[Ends()],
         )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
