@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from biqa.models.compiled import MULTIPLE, CompiledSteps, CompiledTree
 from biqa.models.memory import Memory, joined
 from biqa.models.tree import NOBODY, Tree, branches, split
 from biqa.models.vlm import VLM, Prompt
 
+BLOCK = 256
+"""Probabilities that are summed together while one is drawn."""
 ALIKE, NEAR = 1.2, 32
 """Prompts are read together where the longest has at most so many times, or so many more, tokens than the shortest."""
 
@@ -43,15 +45,33 @@ def uniforms(seed: int, names: Sequence[str], queries: int, steps: int) -> Tenso
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Index drawn from each distribution by inverting its cumulative sum: [..., K] and [...] in [0, 1) -> [...]."""
-    cumulative = probabilities.double().cumsum(-1)
-    cumulative = cumulative / cumulative[..., -1:]
-    return torch.searchsorted(cumulative, uniform.to(cumulative)[..., None].contiguous(), right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
+    """Index drawn from each distribution by inverting its cumulative sum: [..., K] and [...] in [0, 1) -> [...].
+
+    Sums are float64. Of many probabilities only those of one block are summed one by one: the blocks' sums tell which.
+    """
+    size = probabilities.shape[-1]
+    if size <= BLOCK:
+        return _inverted(probabilities.double().cumsum(-1), uniform.double())
+    padded = nn.functional.pad(probabilities, (0, -size % BLOCK)) if size % BLOCK else probabilities
+    blocks = padded.unflatten(-1, (-1, BLOCK))
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    block = _inverted(ends, uniform.double())
+    begin = nn.functional.pad(ends, (1, 0)).gather(-1, block[..., None])[..., 0]
+    inside = blocks.gather(-2, block[..., None, None].expand(*block.shape, 1, BLOCK))[..., 0, :].double().cumsum(-1)
+    rest = (uniform.double() * ends[..., -1] - begin) / inside[..., -1]
+    return block * BLOCK + _inverted(inside, rest)
+
+
+def _inverted(cumulative: Tensor, uniform: Tensor) -> Tensor:
+    """The first index whose cumulative sum is above that share of the whole: of positive probability, also where rounding makes the share 1."""
+    total = cumulative[..., -1]
+    wanted = torch.minimum(uniform.to(cumulative) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, wanted[..., None].contiguous(), right=True)[..., 0]
 
 
 def next_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
     """One sampled token a row: logits [R, V], uniform [R] -> [R]. `top_p` keeps the likeliest tokens that reach that mass."""
-    probabilities = (logits.float() / temperature).softmax(-1)
+    probabilities = (logits.float() if temperature == 1 else logits.float() / temperature).softmax(-1)
     if top_p < 1.0:
         ordered, order = probabilities.sort(-1, descending=True)
         ordered[ordered.cumsum(-1) - ordered >= top_p] = 0.0
@@ -216,7 +236,7 @@ def _planted(vlm: VLM, prompts: Sequence[Prompt], queries: int, tokens: int, ste
     read = [_read(vlm, [prompts[number] for number in group], room=room if straight else 0, multiple=MULTIPLE if steps else 1) for group in groups]
     memory = read[0].memory if straight else joined([one.memory for one in read], len(own), room)
     length = max(one.seen.shape[1] for one in read)
-    seen = torch.cat([torch.nn.functional.pad(one.seen, (length - one.seen.shape[1], 0)) for one in read]).repeat_interleave(len(own), 0)
+    seen = torch.cat([nn.functional.pad(one.seen, (length - one.seen.shape[1], 0)) for one in read]).repeat_interleave(len(own), 0)
     hidden = torch.cat([one.hidden for one in read]).repeat_interleave(len(own), 0).expand(-1, wide, -1)
     rows = [(number, part) for group in groups for number in group for part in own]
     answers = [[number * queries + query for query in part] + [NOBODY] * (wide - len(part)) for number, part in rows]

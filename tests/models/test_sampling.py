@@ -18,6 +18,27 @@ def test_draw_inverts_the_cumulative_sum():
     assert counts.tolist() == [200, 0, 500, 300]
 
 
+@pytest.mark.parametrize("size", [256, 257, 512, 1000, 32_000])
+def test_of_many_probabilities_the_same_one_is_drawn_as_by_one_long_sum(size):
+    generator = torch.Generator().manual_seed(size)
+    probabilities = (3 * torch.randn(500, size, generator=generator)).softmax(-1)
+    probabilities[:, ::3] = 0.0
+    numbers = torch.rand(500, generator=generator, dtype=torch.float64)
+    expected = [
+        int(np.searchsorted(np.cumsum(row), number * np.sum(row), side="right"))
+        for row, number in zip(probabilities.double().numpy(), numbers.numpy(), strict=True)
+    ]
+    assert draw(probabilities, numbers).tolist() == expected
+
+
+def test_what_cannot_happen_is_never_drawn():
+    """Also where the random number lies on the border of a block, or next to 1."""
+    probabilities = torch.zeros(4, 1024)
+    probabilities[:, 10] = probabilities[:, 300] = 0.5
+    numbers = torch.tensor([0.0, 0.5 - 2**-53, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert draw(probabilities, numbers).tolist() == [10, 10, 300, 300]
+
+
 def test_top_p_leaves_the_likeliest_tokens_that_reach_the_mass():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(1000, 4)
     drawn = next_tokens(logits, (torch.arange(1000) + 0.5) / 1000, temperature=1.0, top_p=0.7)
