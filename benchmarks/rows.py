@@ -15,10 +15,7 @@ PACKAGES = ("torch", "transformers", "peft", "lightning", "trl", "accelerate", "
 PEAK = "the bf16 matrix product"
 """What most rows are held against: `Machine.bfloat16`."""
 TRIED: dict[str, str] = {
-    "3a": (
-        "the tower is a quarter of this evaluation; writing and scoring 11 descriptions an image are the rest, and no cache takes them away. 3b has the "
-        "tower of LLaVA-1.5"
-    ),
+    "3a": "the tower is a quarter of this evaluation; writing and scoring 11 descriptions an image are the rest. 3b has the tower of LLaVA-1.5",
 }
 """Of rows that miss what is wanted, by their name: what was tried, and why it stops there."""
 SIDES = (512, 1024, 2048, 4096)
