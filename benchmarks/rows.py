@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.rounds import Ratio, written
+from biqa.reporting.result import hardware
 
 PACKAGES = ("torch", "transformers", "peft", "lightning", "trl", "accelerate", "datasets")
 PEAK = "the bf16 matrix product"
@@ -133,13 +134,7 @@ def measured_machine(sides: Sequence[int] = SIDES, read: int = READ) -> Machine:
 
     numbers, few = torch.ones(read // 4).view(-1, 4096), torch.ones(4096)
     seconds = min(best(numbers.sum, 4), best(lambda: numbers @ few, 4))
-    return Machine(cpu_name(), torch.get_num_threads(), peak(torch.float32), peak(torch.bfloat16), read / seconds)
-
-
-def cpu_name() -> str:
-    """As the kernel calls it."""
-    named = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return named[1] if named else "CPU"
+    return Machine(hardware()["cpu"], torch.get_num_threads(), peak(torch.float32), peak(torch.bfloat16), read / seconds)
 
 
 def versions() -> dict[str, str]:

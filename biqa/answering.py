@@ -75,11 +75,11 @@ def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Seq
     """Rows of some images, asked now or before a kill: in the first process those of all, image by image in the order of the items.
 
     Args:
-        serving: what answers in the place of the stage's model, if anything does.
+        serving: the run's config, and what answers in the place of the stage's model, if anything does.
         stage: what answers.
         trainer: with it.
         items: of images with different names.
-        table: the file that the rows will end in; `finish` it once it is there.
+        table: the file that they will end in. What is kept beside it may go once that is written (`RowsInParts.clear`).
     """
     parts = RowsInParts(table)
     done = from_first(parts.images)

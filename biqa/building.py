@@ -11,14 +11,13 @@ from urllib.parse import urlsplit
 
 import lightning as L
 import torch
-from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.data.module import DataModule, Item
 from biqa.errors import IncompatibleChoice
-from biqa.language.prompts import INFER, JOINT
+from biqa.instantiate import allowed, make
 from biqa.models.adapters import adapt, load_weights, save_merged
 from biqa.models.budget import images_at_a_time
 from biqa.models.compiled import CompiledSteps
@@ -37,9 +36,6 @@ from biqa.stages.limits import BatchInMemory
 from biqa.stages.strategies import build_strategy, precision_of
 from biqa.stages.together import everywhere, rank, world
 from biqa.stopping import signals
-
-ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
-"""Where what a config names must be defined: a name is run as it stands, and configs travel between people."""
 
 OTHERS_WARNINGS = (
     "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
@@ -66,35 +62,6 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
-
-
-def make(node: DictConfig, without: Sequence[str] = (), **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
-    """Call what a config node names, with its values (but those of `without`) and the given ones as named arguments.
-
-    Not Hydra's `instantiate`: that runs the `_target_` of every nested value too, and wraps what goes wrong in an error of its own.
-
-    Raises:
-        IncompatibleChoice: `_target_` is outside the allowlist.
-    """
-    values = plain(OmegaConf.to_container(node, resolve=True))
-    target = allowed(str(values.pop("_target_")))
-    return target(**{name: value for name, value in values.items() if name not in without}, **given)
-
-
-def allowed(target: str) -> Any:  # noqa: ANN401 (a class or a function)
-    """What a `_target_` names, where it is defined in the allowlist; `biqa.building.os.system` is not.
-
-    Raises:
-        IncompatibleChoice: it is not, or there is nothing of that name.
-    """
-    try:
-        found = get_object(target) if target.startswith(ALLOWED_TARGETS) else None
-    except ImportError as error:
-        raise IncompatibleChoice(f"_target_={target} cannot be had: {error}") from error
-    if not str(getattr(found, "__module__", "")).startswith(ALLOWED_TARGETS):
-        names = " or ".join(prefix.removesuffix(".") for prefix in ALLOWED_TARGETS)
-        raise IncompatibleChoice(f"_target_={target} is refused: a config may only name what {names} defines.")
-    return found
 
 
 def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None) -> VLM:
@@ -257,13 +224,9 @@ def answered_at_a_time(composed: DictConfig, stage: StageModule, items: Sequence
     if sampling.batch_size != "auto":
         return max(1, sampling.batch_size * (sampling.repeats + 1) // queries)
     kind = AUTOCAST.get(composed.trainer.precision, torch.float32)
-    some = items[:: -(-len(items) // ASKED)]
-    if stage.vlm.vision:
-        prompts = [stage.image_prompt(item, JOINT) for item in some]
-        writes = {"queries": queries, "tokens": sampling.max_new_tokens}
-    else:  # texts are read, and nothing is written
-        prompts = [stage.vlm.prompt(INFER.format(description=max(item.descriptions, key=len))) for item in some]
-        writes = {"queries": 1, "tokens": 0}
+    prompts = [stage.question(item) for item in items[:: -(-len(items) // ASKED)]]
+    # texts are read, and nothing is written
+    writes = {"queries": queries, "tokens": sampling.max_new_tokens} if stage.vlm.vision else {"queries": 1, "tokens": 0}
     return min(everywhere(lambda: images_at_a_time(stage.vlm, prompts, kind=kind, memory_gb=sampling.get("memory_gb"), **writes)))
 
 

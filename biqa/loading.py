@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from biqa.building import make
 from biqa.data.inspection import alike
 from biqa.data.module import Item
 from biqa.data.record import Card, DataSource, Record, Reduction, Split
@@ -15,6 +14,7 @@ from biqa.data.splits import fingerprint, require_split
 from biqa.data.survey import Look, Part, check_images, survey
 from biqa.data.targets import Description, DescriptionSource
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.instantiate import make
 from biqa.runs import different, plain
 
 IDENTITY = ("_target_", "file", "train", "name")

@@ -95,8 +95,8 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
         BadRecord: a check found something wrong (all is written and shown before).
         IncompatibleChoice: `out` cannot be made a folder.
     """
-    from biqa.building import make
     from biqa.data.inspection import Check, check_shared_pictures, inspect
+    from biqa.instantiate import make
     from biqa.loading import import_notes, look_at_images, reduced, training_nodes
 
     targets = make(composed.descriptions)

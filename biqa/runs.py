@@ -113,9 +113,8 @@ class RunFolder:
         there = self.read_config()  # before overwrite=true: it deletes no folder of another program
         if overwrite:
             return False
-        differences = different(there, config)
-        if not self.asked:  # what answers may still be chosen: nothing of the run has depended on it
-            differences = [line for line in differences if not line.startswith("  answers.")]
+        # what answers may be chosen until something was asked: nothing of the run has depended on it
+        differences = different(there, config, without=() if self.asked else ("answers.",))
         if differences:
             raise RunExists(
                 f"{self.path} holds a run with another config:\n"
@@ -153,10 +152,10 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",)) -> list[str]:
-    """Options below the prefixes `within` that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
+def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> list[str]:
+    """Options below the prefixes `within`, and not `without`, that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
     a, b = flat(there), flat(here)
-    names = [name for name in sorted(a | b) if name.startswith(within) and not _may_change(name)]
+    names = [name for name in sorted(a | b) if name.startswith(within) and not name.startswith(without) and not _may_change(name)]
     differ = [name for name in names if _as_absent(a.get(name)) != _as_absent(b.get(name))]
     return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in differ]
 

@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from biqa.building import merge
 from biqa.data.module import Item
 from biqa.errors import IncompatibleChoice
-from biqa.language.prompts import INFER, JOINT, STEM
+from biqa.language.prompts import STEM
 from biqa.models.sampling import level_probabilities
 from biqa.models.served import Weights, is_carried, refuse_uncarried, refuse_unserved, refuse_without_vllm, vllm_version, weights_of
 from biqa.models.vllm_engine import AT_A_TIME, VllmEngine, let_go
-from biqa.models.vlm import VLM, Prompt
+from biqa.models.vlm import VLM
 from biqa.runs import RunFolder
 from biqa.stages.base import StageModule
 from biqa.stages.together import world
@@ -122,7 +122,7 @@ class Serving:
     def _started(self, stage: StageModule, trainer: L.Trainer, some: Sequence[Item]) -> VllmEngine:
         vlm, options = stage.vlm, self.composed.answers
         stem = vlm.opening(STEM)
-        asked = [_question(stage, item) for item in some]
+        asked = [stage.question(item) for item in some]
         vlm.to(trainer.strategy.root_device).eval()
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             own = torch.cat([level_probabilities(vlm, [prompt], stem) for prompt in asked]).float().cpu()
@@ -133,7 +133,7 @@ class Serving:
         )  # fmt: skip
         try:
             stage.engine = engine
-            read, found = engine.read([_question(stage, item) for item in some], stem)
+            read, found = engine.read([stage.question(item) for item in some], stem)
             _refuse_other(read, [(*prompt.ids, *stem) for prompt in asked], found, own)
         except BaseException:
             stage.engine = None
@@ -145,13 +145,6 @@ class Serving:
         if self.learnt is not None and not is_carried(self.learnt.path, vlm.family):  # with export.merge=true, or it would have been refused
             merge(self.composed, self.learnt, vision=vlm.vision)
         return weights_of(vlm, None if self.learnt is None else self.learnt.path)
-
-
-def _question(stage: StageModule, item: Item) -> Prompt:
-    """One that a stage of this kind could ask: about the image, or about a description."""
-    if stage.vlm.vision:
-        return stage.image_prompt(item, JOINT)
-    return stage.vlm.prompt(INFER.format(description=max(item.descriptions, key=len)))
 
 
 def _refuse_other(read: Sequence[tuple[int, ...]], ours: Sequence[tuple[int, ...]], found: torch.Tensor, own: torch.Tensor) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from biqa.building import OF_TRAINING, build_model, make, quantization_of
+from biqa.building import OF_TRAINING, build_model, quantization_of
 from biqa.data.endpoint import EndpointWriter
 from biqa.data.teacher import TeacherTargets
 from biqa.data.texts import OnLeak
 from biqa.errors import RunNotFound
+from biqa.instantiate import make
 from biqa.models.vlm import VLM
 from biqa.runs import STAGE_ONE, RunFolder, find_run
 from biqa.stages.backbone import BackboneWriter

@@ -137,9 +137,7 @@ def sound_model(config: schema.Config, composed: DictConfig, folder: RunFolder, 
 
 def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
     """What a picture costs the decoder, from some of them: families differ, and those that keep a picture's shape by picture."""
-    from biqa.language.prompts import JOINT
-
-    prompts = [stage.image_prompt(item, JOINT) for item in items]
+    prompts = [stage.question(item) for item in items]
     counts = ([stage.vlm.visual_tokens(prompt) for prompt in prompts], [len(prompt.ids) for prompt in prompts])
     tokens, positions = (f"{min(of)}" if min(of) == max(of) else f"{min(of)} to {max(of)}" for of in counts)
     return f"{tokens} visual tokens an image, {positions} positions a prompt"

@@ -1,5 +1,6 @@
 """Answers are kept as they are made: a run that is killed while it asks goes on with the images that it has not asked, and ends with the same table."""
 
+import signal
 from contextlib import contextmanager
 
 import pandas as pd
@@ -66,6 +67,22 @@ def test_what_was_answered_since_the_last_file_is_written_on_the_way_out(run, tm
     assert run(tmp_path, "a", *JOINT).code == 130
     (part,) = (tmp_path / "a" / "answers" / "synthetic.parts").glob("*.parquet")
     assert set(pd.read_parquet(part)["image"]) == {item.record.image for item in asked}
+
+
+def test_the_batch_in_which_a_signal_comes_is_kept(run, tmp_path, monkeypatch):
+    """The run ends after it: what it has answered is not asked again."""
+    answer, asked = Joint.answer, []
+
+    def signalled(self, items):
+        asked.extend(item.record.image for item in items)
+        if len(asked) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return answer(self, items)
+
+    monkeypatch.setattr(Joint, "answer", signalled)
+    assert run(tmp_path, "a", *JOINT).code == 143
+    assert len(asked) == 4
+    assert RowsInParts(tmp_path / "a" / "answers" / "synthetic.parquet").images() == set(asked)
 
 
 def test_descriptions_are_kept_too(run, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from biqa import config as schema
 from biqa.errors import IncompatibleChoice
 from biqa.run import numbers_to_words
+from biqa.runs import NO_DIFFERENCE
 
 CONF = Path(schema.config_directory())
 OFFICIAL = ("agiqa", "biq2021", "csiq", "kadid", "koniq", "live", "livec", "spaq", "tid2013")
@@ -173,3 +174,13 @@ def test_the_size_of_images_is_part_of_a_name_and_where_they_are_kept_is_not():
         options = ["images.shorter_side=512", "images.cache=here", "images.workers=7", "data.root=there"]
         overrides = compose("config", options, return_hydra_config=True).hydra.job.override_dirname
     assert schema.variant(overrides) == "-images.shorter_side-512"
+
+
+def test_what_tells_no_run_from_another_stands_in_no_name():
+    """Options that may change between two calls of one run would else send the second call to another folder."""
+    hydra = OmegaConf.load(Path(schema.config_directory()) / "config.yaml").hydra
+    unnamed = set(hydra.job.config.override_dirname.exclude_keys)
+    may_change = {"export.merge" if option == "export" else option for option in NO_DIFFERENCE}
+    assert may_change - unnamed == {"trainer.checkpoint_steps"}  # which has always stood in names: runs are found by them
+    told_apart_by_name = {"model", "stage", "data", "seed", "experiment", "sweep", "hydra.launcher"}
+    assert unnamed - may_change == told_apart_by_name

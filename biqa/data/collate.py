@@ -120,12 +120,13 @@ def collate(examples: Sequence[Encoded], pad_id: int, *, pack: bool = False) -> 
         level_position=level_position,
         level_target=torch.tensor([example.level_target for example in examples], dtype=torch.float32),
         q=torch.tensor([example.q for example in examples], dtype=torch.float32),
-        image={name: _widened(torch.cat([example.image[name] for example in examples])) for name in examples[0].image},
+        image={name: widened(torch.cat([example.image[name] for example in examples])) for name in examples[0].image},
         examples=examples,
         packed=len(rows) < len(examples),
         counted=all(example.counted for example in examples),
     )
 
 
-def _widened(value: Tensor) -> Tensor:
+def widened(value: Tensor) -> Tensor:
+    """Pixels as a tower takes them: they are kept as float16, which autocast to bfloat16 does not take."""
     return value.float() if value.dtype == torch.half else value

@@ -83,14 +83,15 @@ def images_at_a_time(vlm: VLM, prompts: Sequence[Prompt], *, queries: int, token
         asked = "The memory here" if memory_gb is None else f"sampling.memory_gb={memory_gb:g}"
         raise IncompatibleChoice(
             f"{asked} is too small for one image: {longest} positions with {queries} answers of up to {tokens} tokens take about "
-            f"{_gb(needed)} beside the weights, and {_gb(given)} may be taken. Give at least sampling.memory_gb={needed / 2**30 + 5e-5:.4f}, "
+            f"{in_gb(needed)} beside the weights, and {in_gb(given)} may be taken. Give at least sampling.memory_gb={needed / 2**30 + 5e-5:.4f}, "
             f"fewer sampling.repeats, or fewer visual tokens (model.visual_tokens)."
         )
     return max(1, min(given // needed, ROWS // queries))
 
 
-def _gb(size: int) -> str:
-    return f"{size / 2**30:.2g} GB"
+def in_gb(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 2**30:.3g} GB"
 
 
 def memory_of(device: torch.device) -> int:

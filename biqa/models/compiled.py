@@ -7,7 +7,7 @@ launched as a whole (CUDA graphs). The price: compiling takes up to minutes a sh
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from biqa.models.memory import Memory
@@ -106,26 +106,21 @@ class CompiledTree(Tree):
     """
 
     def __init__(self, steps: CompiledSteps, vlm: VLM, memory: Memory, *, seen: Tensor, tokens: int, **options: Any) -> None:  # noqa: ANN401 (Tree's)
-        super().__init__(vlm, memory, seen=seen, tokens=tokens, **options)
         self.steps = steps
-        self.whole = seen.shape[1] + tokens * len(self.answers[0])
+        self.whole = seen.shape[1] + tokens * len(options["answers"][0])
         """Positions of a row."""
         self.place = steps.place(memory, len(seen), self.whole)
+        super().__init__(vlm, self.place, seen=seen, tokens=tokens, **options)
 
-    def feed(self, tokens: Tensor) -> Tensor:
-        """As `Tree.feed`; a single token more in each answer by the compiled step."""
-        _, wide, number = tokens.shape
-        ids = tokens.transpose(1, 2).flatten(1).to(self.seen.device)
-        steps = self.read + torch.arange(number, device=ids.device)
-        positions = self.counts + steps.repeat_interleave(wide)
+    def hidden(self, ids: Tensor, number: int, wide: int) -> Tensor:
+        """As `Tree.hidden`; a single token more in each answer by the compiled step."""
         sees = self.sees(number, wide)
-        mask = torch.nn.functional.pad(sees, (0, self.whole - sees.shape[-1]), value=False)
+        mask = nn.functional.pad(sees, (0, self.whole - sees.shape[-1]), value=False)
         begin = self.seen.shape[1] + self.read * wide
         self.place.write_at(torch.arange(begin, begin + number * wide, device=ids.device))
         read = self.steps.step if number == 1 else self.vlm.hidden
-        hidden = read(ids, mask, memory=self.place, positions=positions).clone()  # the next step writes where this one has its result
-        self.read += number
-        return hidden.unflatten(1, (number, wide)).transpose(1, 2)
+        # a copy: the next step writes where this one has its result
+        return read(ids, mask, memory=self.place, positions=self.positions(number, wide)).clone()
 
     def leave(self, going_on: object) -> None:
         """All keep their places: another shape would have to be compiled."""

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from biqa.models.budget import in_gb
 from biqa.models.sharding import whole
 from biqa.models.vlm import VLM
 
@@ -222,7 +223,7 @@ class FeatureStore:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         most = int(self.most_gb * 2**30)
         if needed > (free := shutil.disk_usage(self.folder).free) // 2:
-            raise OSError(f"they take {_gb(needed)}, and no more than half of the {_gb(free)} that are free on its disk is used for features")
+            raise OSError(f"they take {in_gb(needed)}, and no more than half of the {in_gb(free)} that are free on its disk is used for features")
         own = {self._where[name].file for name in self._sound if name in self._where}
         states = {file: state for shelf in self.folder.iterdir() if SHELF.fullmatch(shelf.name) for file, state in _states(shelf)}
         total = sum(state.st_size for state in states.values())
@@ -234,7 +235,7 @@ class FeatureStore:
                     total -= states[file].st_size
         if total + needed > most:
             taken = needed + sum(states[file].st_size for file in own if file in states)
-            raise OSError(f"they take {_gb(taken)}, for which images.features_gb={self.most_gb:g} leaves no room")
+            raise OSError(f"they take {in_gb(taken)}, for which images.features_gb={self.most_gb:g} leaves no room")
 
 
 def shelf_of(vlm: VLM, precision: str) -> str:
@@ -296,7 +297,3 @@ def _states(shelf: Path) -> Iterator[tuple[Path, os.stat_result]]:
             if FILE.fullmatch(file.stem) and file.suffix in (".safetensors", ".tmp"):
                 with suppress(OSError):
                     yield file, file.stat()
-
-
-def _gb(size: int) -> str:
-    return f"{size / 2**30:.3g} GB"

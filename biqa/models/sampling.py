@@ -59,14 +59,17 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     begin = nn.functional.pad(ends, (1, 0)).gather(-1, block[..., None])[..., 0]
     inside = blocks.gather(-2, block[..., None, None].expand(*block.shape, 1, BLOCK))[..., 0, :].double().cumsum(-1)
     rest = (uniform.double() * ends[..., -1] - begin) / inside[..., -1]
-    return block * BLOCK + _inverted(inside, rest)
+    return (block * BLOCK + _inverted(inside, rest)).clamp(max=size - 1)
 
 
 def _inverted(cumulative: Tensor, uniform: Tensor) -> Tensor:
-    """The first index whose cumulative sum is above that share of the whole: of positive probability, also where rounding makes the share 1."""
+    """The first index whose cumulative sum is above that share of the whole: of positive probability, also where rounding makes the share 1.
+
+    Where nothing can be known of them (NaN), the last one.
+    """
     total = cumulative[..., -1]
     wanted = torch.minimum(uniform.to(cumulative) * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, wanted[..., None].contiguous(), right=True)[..., 0]
+    return torch.searchsorted(cumulative, wanted[..., None].contiguous(), right=True)[..., 0].clamp(max=cumulative.shape[-1] - 1)
 
 
 def next_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:

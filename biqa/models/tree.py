@@ -10,10 +10,8 @@ Shapes: R rows, Q branches a row, L positions of the prompt, s tokens that each 
 from collections.abc import Sequence, Set
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
+from torch import Tensor, nn
 
-from biqa.models.attention import MASKABLE
 from biqa.models.memory import Memory, Move
 from biqa.models.vlm import VLM
 
@@ -25,9 +23,8 @@ NOBODY = -1
 
 
 def branches(vlm: VLM) -> int:
-    """How many answers a row may hold: one where the attention takes no mask of its own, or looks back only so far."""
-    config = vlm.model.config
-    return BRANCHES if config._attn_implementation in MASKABLE and not any(DynamicCache(config=config).is_sliding) else 1
+    """How many answers a row may hold."""
+    return BRANCHES if vlm.packs else 1
 
 
 def split(places: list[int], most: int) -> list[list[int]]:
@@ -68,16 +65,19 @@ class Tree:
     def feed(self, tokens: Tensor) -> Tensor:
         """Read T tokens more in each answer: ids [R, Q, T] -> hidden states [R, Q, T, D]. What an answer reads last may be padding."""
         _, wide, number = tokens.shape
-        ids = tokens.transpose(1, 2).flatten(1).to(self.seen.device)
-        steps = self.read + torch.arange(number, device=ids.device)
-        if wide == 1:
-            mask = torch.nn.functional.pad(self.seen, (0, self.read + number), value=1)
-            hidden = self.vlm.hidden(ids, mask, memory=self.memory)
-        else:
-            positions = self.counts + steps.repeat_interleave(wide)
-            hidden = self.vlm.hidden(ids, self.sees(number, wide), memory=self.memory, positions=positions)
+        hidden = self.hidden(tokens.transpose(1, 2).flatten(1).to(self.seen.device), number, wide)
         self.read += number
         return hidden.unflatten(1, (number, wide)).transpose(1, 2)
+
+    def hidden(self, ids: Tensor, number: int, wide: int) -> Tensor:
+        """States [R, T * Q, D] of so many tokens more in each answer, ids [R, T * Q]."""
+        if wide == 1:
+            return self.vlm.hidden(ids, nn.functional.pad(self.seen, (0, self.read + number), value=1), memory=self.memory)
+        return self.vlm.hidden(ids, self.sees(number, wide), memory=self.memory, positions=self.positions(number, wide))
+
+    def positions(self, number: int, wide: int) -> Tensor:
+        """[R, T * Q], where the next tokens stand in their texts."""
+        return self.counts + (self.read + torch.arange(number, device=self.seen.device)).repeat_interleave(wide)
 
     def states(self, hidden: Tensor, answers: Sequence[int]) -> Tensor:
         """Those of some answers: [R, Q, D] -> [answers, D]."""

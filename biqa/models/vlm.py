@@ -212,7 +212,7 @@ class VLM(nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether a row may hold several texts: the attention takes a mask of who sees whom, and every layer sees a whole text.
+        """Whether a row may hold several texts, or answers: the attention takes a mask of who sees whom, and every layer sees a whole text.
 
         "flash_attention_2" and its like take none. A layer with a sliding window would see through that mask beyond it.
         """

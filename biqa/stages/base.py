@@ -13,6 +13,7 @@ from biqa.data.collate import Batch, Encoded
 from biqa.data.images import image_of
 from biqa.data.module import DataModule, Item
 from biqa.data.shares import merged
+from biqa.language.prompts import JOINT
 from biqa.models.compiled import CompiledSteps
 from biqa.models.sampling import SampledTexts, level_probabilities, sample, uniforms
 from biqa.models.sharding import shard
@@ -103,6 +104,10 @@ class StageModule(L.LightningModule):
         if self.known is not None:
             return self.known.prompt(item.record, question)
         return self.vlm.prompt(question, image_of(item.record))
+
+    def question(self, item: Item) -> Prompt:
+        """One about an item, of the longest kind that is asked of it."""
+        return self.image_prompt(item, JOINT)
 
     def on_fit_start(self) -> None:
         """Look up what a tower that stays as it is makes of the images to learn from."""

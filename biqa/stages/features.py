@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from biqa.data.collate import widened
 from biqa.data.contents import contents_kept_in
 from biqa.data.images import VERSION, image_of
 from biqa.data.module import halved
@@ -193,7 +194,7 @@ class _Wanted:
     def _asked(self, image: Image) -> Prompt:
         prompt = self.vlm.prompt("", image)
         pixels = halved(prompt.image) if self.halves else prompt.image
-        return replace(prompt, image={name: value.float() if value.dtype == torch.half else value for name, value in pixels.items()})
+        return replace(prompt, image={name: widened(value) for name, value in pixels.items()})
 
 
 def _picture(record: Record) -> tuple[Path, int]:

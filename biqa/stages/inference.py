@@ -8,6 +8,7 @@ from biqa.data.collate import Encoded
 from biqa.data.module import Item
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.language.prompts import INFER, STEM
+from biqa.models.vlm import Prompt
 from biqa.stages.base import Row
 from biqa.stages.together import largest
 from biqa.stages.verdict import VerdictModule, exactly_one
@@ -29,6 +30,10 @@ class Inference(VerdictModule):
     def encode(self, item: Item) -> Encoded:
         """The description and the question as the prompt; stem and level as the answer."""
         return self.verdict(self.vlm.prompt(INFER.format(description=item.descriptions[0])), [], item.record)
+
+    def question(self, item: Item) -> Prompt:
+        """About the longest of its descriptions."""
+        return self.vlm.prompt(INFER.format(description=max(item.descriptions, key=len)))
 
     def on_predict_start(self) -> None:
         """Keep scores from here on."""

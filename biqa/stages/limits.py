@@ -2,8 +2,9 @@
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any, cast
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from biqa.data.collate import Batch
 from biqa.data.images import image_of
+from biqa.data.module import Item
 from biqa.errors import MachineLimit, NoDiskSpace, OutOfMemory
 from biqa.models.vlm import VLM
 
@@ -86,17 +88,18 @@ class BatchInMemory(L.Callback):
     """Notes on an error of memory what the batch was, and which options make it smaller."""
 
     def __init__(self) -> None:
-        self.note = ""
+        self.note: Callable[[], str] = str
+        """Says it; nothing before the first batch."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
         """Keep the shapes of a batch to learn from."""
-        self.note = f"Training, after step {trainer.global_step}: {_learned(batch, cast(VLM, pl_module.vlm))}"
+        self.note = partial(str, f"Training, after step {trainer.global_step}: {_learned(batch, cast(VLM, pl_module.vlm))}")
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep the shapes of a batch to validate on."""
-        self.note = f"Validating, after step {trainer.global_step}: {_learned(batch, cast(VLM, pl_module.vlm))}"
+        self.note = partial(str, f"Validating, after step {trainer.global_step}: {_learned(batch, cast(VLM, pl_module.vlm))}")
 
     def on_predict_batch_start(
         self,
@@ -107,24 +110,25 @@ class BatchInMemory(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what is asked."""
-        if pl_module.engine is not None:
-            self.note = (
-                "Answering with vLLM. What helps: a smaller answers.gpu_memory_utilization or sampling.batch_size, with which ckpt=last goes on."
-            )
-            return
-        prompt = pl_module.image_prompt(batch[0], "") if pl_module.vlm.vision else None
-        seen = f", {_image(prompt.image)}, {pl_module.vlm.visual_tokens(prompt)} visual tokens an image" if prompt else ", text alone"
-        size = "{} x {} pixels".format(*image_of(batch[0].record).size) if prompt else ""
-        self.note = (
-            f"Answering: {len(batch)} images{f' (the first has {size})' if size else ''} with {pl_module.repeats + 1} queries each{seen}, "
-            f"answers of up to {pl_module.max_new_tokens} tokens. What helps: a smaller sampling.batch_size, with which ckpt=last goes on; "
-            f"fewer visual tokens or smaller images (model.visual_tokens, images.shorter_side); quantization=nf4."
-        )
+        self.note = partial(_answered, batch, pl_module)  # not said yet: it reads an image
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Add the note."""
-        if self.note and memory_error(exception):
-            exception.add_note(self.note)
+        if memory_error(exception) and (note := self.note()):
+            exception.add_note(note)
+
+
+def _answered(items: Sequence[Item], stage: Any) -> str:  # noqa: ANN401 (a stage)
+    if stage.engine is not None:
+        return "Answering with vLLM. What helps: a smaller answers.gpu_memory_utilization or sampling.batch_size, with which ckpt=last goes on."
+    prompt = stage.image_prompt(items[0], "") if stage.vlm.vision else None
+    seen = f", {_image(prompt.image)}, {stage.vlm.visual_tokens(prompt)} visual tokens an image" if prompt else ", text alone"
+    size = "{} x {} pixels".format(*image_of(items[0].record).size) if prompt else ""
+    return (
+        f"Answering: {len(items)} images{f' (the first has {size})' if size else ''} with {stage.repeats + 1} queries each{seen}, "
+        f"answers of up to {stage.max_new_tokens} tokens. What helps: a smaller sampling.batch_size, with which ckpt=last goes on; "
+        f"fewer visual tokens or smaller images (model.visual_tokens, images.shorter_side); quantization=nf4."
+    )
 
 
 def _image(image: Mapping[str, Tensor]) -> str:

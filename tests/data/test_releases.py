@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from biqa import building
 from biqa import config as schema
 from biqa.data.official import OfficialSet
 from biqa.data.targets import AttributeTargets, DistortionTargets, MeasuredTargets
 from biqa.errors import BadRecord, IncompatibleChoice
+from biqa.instantiate import allowed, make
 from biqa.language.features import parse
 from biqa.language.leak import find_leak
 from biqa.loading import load_corpus
@@ -51,7 +51,7 @@ def composed(name: str, **options: object) -> DictConfig:
 
 
 def reader_of(name: str) -> type[OfficialSet]:
-    return building.allowed(str(defaults(name).data._target_))
+    return allowed(str(defaults(name).data._target_))
 
 
 def write_release(name: str, place: Path) -> Path:
@@ -76,20 +76,20 @@ def test_every_official_set_of_the_config_is_here() -> None:
 def test_it_composes_and_instantiates(name: str) -> None:
     config = composed(name, root="somewhere", split_seed=7, on_bad_image="skip")
     assert isinstance(OmegaConf.to_object(config), schema.Config)
-    reader = building.make(config.data)
+    reader = make(config.data)
     assert (reader.card.name, reader.root, reader.protocol) == (name, Path("somewhere"), reader.protocols[0])
     assert (reader.split_seed, reader.val_share, reader.test_share, reader.on_bad_image) == (7, 0.1, 0.2, "skip")
     assert not reader.card.stand_in
-    assert type(building.make(config.descriptions)) is DESCRIPTIONS[name]
+    assert type(make(config.descriptions)) is DESCRIPTIONS[name]
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 def test_every_protocol_is_an_option_and_others_are_refused(name: str) -> None:
     protocols = reader_of(name).protocols
     for protocol in protocols:
-        assert building.make(composed(name, root="x", protocol=protocol).data).protocol == protocol
+        assert make(composed(name, root="x", protocol=protocol).data).protocol == protocol
     with pytest.raises(IncompatibleChoice, match=rf"data\.protocol=mine is not known for {name}: choose {', '.join(protocols)}\."):
-        building.make(composed(name, root="x", protocol="mine").data)
+        make(composed(name, root="x", protocol="mine").data)
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
@@ -112,7 +112,7 @@ def test_a_release_is_read_looked_at_and_put_into_words(name: str, tmp_path: Pat
 def test_a_damaged_image_stops_or_is_left_out(name: str, tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
     folder = write_release(name, tmp_path)
     repaint(folder, picture)
-    whole = building.make(composed(name, root=str(folder)).data).records()
+    whole = make(composed(name, root=str(folder)).data).records()
     damaged = next(record for record in whole if record.split == "train")
     damaged.path.write_bytes(damaged.path.read_bytes()[:40])
     with pytest.raises(BadRecord, match=r"cannot be decoded .*Unusable images in all: 1\. Repair the file, or set data\.on_bad_image=skip"):

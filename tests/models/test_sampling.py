@@ -39,6 +39,13 @@ def test_what_cannot_happen_is_never_drawn():
     assert draw(probabilities, numbers).tolist() == [10, 10, 300, 300]
 
 
+@pytest.mark.parametrize("size", [5, 1000])
+def test_what_is_drawn_of_nothing_known_is_an_index_all_the_same(size):
+    drawn = draw(torch.full((2, size), torch.nan), torch.tensor([0.1, 0.9], dtype=torch.float64))
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < size
+
+
 def test_top_p_leaves_the_likeliest_tokens_that_reach_the_mass():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(1000, 4)
     drawn = next_tokens(logits, (torch.arange(1000) + 0.5) / 1000, temperature=1.0, top_p=0.7)

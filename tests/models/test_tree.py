@@ -80,7 +80,7 @@ def test_more_answers_than_a_row_holds(ending, picture, monkeypatch, most):
 
 
 def test_an_attention_that_takes_no_mask_has_a_row_an_answer(ending, picture, monkeypatch):
-    monkeypatch.setattr(tree, "MASKABLE", ())
+    monkeypatch.setattr("biqa.models.vlm.MASKABLE", ())
     vlm = ending()
     assert tree.branches(vlm) == 1
     check_against_plain(vlm, prompts_of(vlm, picture), queries=3)
