@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from biqa.models import compiled, sampling, tree
+from biqa.models.hf import build_hf
 from biqa.models.sampling import left_padded, level_probabilities, next_tokens, sample, uniforms
 from biqa.models.vlm import Prompt
 
@@ -176,3 +177,23 @@ def test_a_step_is_compiled_once_for_all_batches_of_a_shape(tiny, picture, compi
         assert fixed.texts == free.texts
         torch.testing.assert_close(fixed.level_probabilities, free.level_probabilities, atol=1e-5, rtol=1e-4)
     assert compiler.frame_count == 1
+
+
+def test_a_compiled_step_goes_on_where_an_image_has_ended(checkpoint, picture, compiler):
+    """Visual tokens in rows and columns take few positions, so that the text after them goes on early."""
+    vlm = build_hf(
+        id=str(checkpoint("qwen2_5_vl")),
+        revision=None,
+        family=None,
+        dtype="float32",
+        attention="sdpa",
+        visual_tokens=None,
+        image=None,
+        vision=True,
+        seed=0,
+    ).eval()
+    prompts = [vlm.prompt("Describe.", picture(number, size=140)) for number in range(2)]
+    numbers = uniforms(0, ["a", "b"], 3, STEPS)
+    fixed, free = (sample(vlm, prompts, numbers, steps=steps, **OPTIONS) for steps in (compiled.CompiledSteps(vlm), None))
+    assert fixed.texts == free.texts
+    torch.testing.assert_close(fixed.level_probabilities, free.level_probabilities, atol=1e-5, rtol=1e-4)
