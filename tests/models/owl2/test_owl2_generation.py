@@ -136,7 +136,7 @@ class Asked(torch.nn.Module):
     """As much of biqa's VLM as sampling needs."""
 
     pad_id, eos_id, device = 0, 96, torch.device("cpu")
-    hidden, logits, _as_attended = VLM.hidden, VLM.logits, VLM._as_attended
+    hidden, logits, packs, _as_attended = VLM.hidden, VLM.logits, VLM.packs, VLM._as_attended
     level_ids = [11, 22, 33, 44, 55]  # noqa: RUF012
     level_logits = VLM.level_logits
     family, sharded = OWL2, False
