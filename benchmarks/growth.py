@@ -86,6 +86,7 @@ def _growths(what: str, found: Mapping[int, Mapping[str, float]]) -> list[Growth
 def draw(growths: Sequence[Growth], name: str) -> Path:
     """Write results/<name>.png: a panel for each kind of growth, with the exponents; the path."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     kinds = list(dict.fromkeys(one.what for one in growths))
     figure = Figure(figsize=(5 * len(kinds), 4), layout="constrained")
@@ -94,6 +95,11 @@ def draw(growths: Sequence[Growth], name: str) -> Path:
         for one in growths:
             if one.what == kind:
                 axes.loglog(one.at, one.seconds, marker="o", label=f"{one.side}: exponent {one.exponent:.2f}")
+        at = next(one.at for one in growths if one.what == kind)
+        axes.set_xticks(at, [f"{value:,}" for value in at])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(kind.split(",")[0])
         axes.set_ylabel("seconds")
         axes.legend(fontsize="small")

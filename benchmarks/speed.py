@@ -85,7 +85,7 @@ def report(options: Options, machine: Machine) -> None:
         for one in growths:
             print(f"{one.side} grows with the {one.exponent:.2f}th power of {one.what}: {', '.join(f'{value:.3g}' for value in one.seconds)} s")
         print(f"({seconds / 60:.1f} minutes)", flush=True)
-        growth.draw(growths, f"{name}-growth")
+        growth.draw(growths, f"{name.removesuffix(f'-{GROWTH}')}-{GROWTH}")
         write_table(name, rows, machine, told, growths)
     print(f"results/{name}.md")
 

@@ -102,6 +102,7 @@ class Sides:
         if peers:
             kept = config_of(work.batch, "images.features_gb=1", f"images.cache={folder / 'cache'}")
             self.known = Biqa(build(work.shape), kept, made, folder / "known")
+            self._check_known()
             self.ways["biqa, features kept"] = self.known.step
             plain = Plain(build(work.shape), config, list(self.biqa.data.train_dataloader()))
             check_same("transformers", self.biqa.loss(self.first), plain.loss(self.first))
@@ -120,8 +121,10 @@ class Sides:
         trl.fit()
         check_same("TRL", self.biqa.loss(self.first), trl.first_loss)
 
-    def check_known(self) -> None:
-        """With features from the disk the loss is that with pixels, whatever was learnt by now. After a first `fit`, which puts them there."""
+    def _check_known(self) -> None:
+        """With features from the disk the loss is that with pixels. Before the first step, as with the others: learning makes more of what bfloat16
+        rounds in batches of other images."""
+        self.known.know()
         known = self.known.batch(self.work.batch)
         assert "features" in known.image, f"the tower's features are not on disk: {list(known.image)}"
         check_same("features", self.known.loss(self.first), self.known.loss(known))
@@ -143,7 +146,6 @@ def _compared(work: Work, machine: Machine, rounds: int, folder: Path, wanted: S
     said = f"stage-1 LoRA step, {work.shape}, batch {work.batch} x {sides.first.input_ids.shape[1]}, bf16"
     found = []
     if 4 in wanted:
-        sides.check_known()
         for letters, side in (("ab", "biqa"), ("cd", "biqa, features kept")):
             kept = side != "biqa"
             share = operations(sides.biqa.stage.vlm, sides.first, work.shape, tower=not kept) / medians[side] / machine.bfloat16

@@ -27,6 +27,7 @@ from biqa.models.adapters import adapt, decoder_linears
 from biqa.models.vlm import VLM
 from biqa.runs import RunFolder
 from biqa.stages.base import StageModule
+from biqa.stages.features import KnownImages
 from biqa.training import verdict_options
 
 NO_TRL = "TRL is not installed: pip install -c constraints.txt -e '.[bench]'"
@@ -105,6 +106,12 @@ class Biqa:
     def batch(self, size: int) -> Batch:
         """The first items as a batch."""
         return collate([self.stage.encode(item) for item in self.items[:size]], self.stage.vlm.pad_id)
+
+    def know(self) -> None:
+        """Put the features of all images on disk, as the first epoch would, and take them from there."""
+        assert isinstance(self.stage.known, KnownImages), "images.features_gb is not set"
+        with redirect_stdout(StringIO()):
+            self.stage.known.learn([item.record for item in self.items], torch.autocast("cpu", torch.bfloat16), halves=True)
 
     def loss(self, batch: Batch) -> float:
         """Of a batch."""
