@@ -3,14 +3,13 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= tiny
-DATA ?= synthetic
+DATA_ROOT ?=
+SEEDS ?=
 RUNS ?= runs/main_table
-SEEDS ?= 0
 ARGS ?=
-TABLE := experiments/main_table
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults conformance bench bench-gpu reproduce-table clean
+.PHONY: help install check test test-faults conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -23,8 +22,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 check: install  ## formatting, lint, types, import rules
-	$(BIN)/ruff format --check biqa tests benchmarks
-	$(BIN)/ruff check biqa tests benchmarks
+	$(BIN)/ruff format --check biqa tests benchmarks docs
+	$(BIN)/ruff check biqa tests benchmarks docs
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
@@ -37,6 +36,9 @@ test-faults: install  ## ten runs killed at random steps; each goes on to the sa
 
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py
+
+docs: install  ## docs/options.md and docs/commands.md out of the code
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.bench-installed  ## speed beside TRL, transformers and plain loops, as ratios; ARGS="--only 1 2" for some rows alone
 	$(BIN)/python -m benchmarks.speed $(ARGS)
@@ -51,9 +53,11 @@ bench-gpu: install  ## cost of training steps and of answers of a 2B to 8B backb
 	$(BIN)/python -m benchmarks.training_steps $(ARGS)
 	$(BIN)/python -m benchmarks.gpu_answers $(ARGS)
 
-reproduce-table: install  ## the paper's comparison on this machine: trains, measures, writes experiments/main_table/table.{md,tex,csv}
-	$(BIN)/python -m biqa.run sweep=main_table model=$(MODEL) data=$(DATA) seed=$(SEEDS) runs=$(RUNS) ckpt=last $(ARGS)
-	$(BIN)/python -m biqa.report runs=$(RUNS) out=$(TABLE)
+reproduce-table: install  ## the paper's tables: MODEL=owl2 DATA_ROOT=/data SEEDS=0,1,2 ARGS="tuning=lora"; without arguments the stand-in, in minutes
+	$(BIN)/python -m biqa.reproduce model=$(MODEL) runs=$(RUNS) $(if $(DATA_ROOT),data_root=$(DATA_ROOT)) $(if $(SEEDS),seeds=[$(SEEDS)]) $(ARGS)
+
+check-experiments: install  ## are the figures of experiments/ those that the runs here give, and that were expected?
+	$(BIN)/python -m biqa.experiments
 
 clean:  ## remove caches and build output; runs and data stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

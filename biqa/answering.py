@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.building import build_data, build_stage, build_stage_one, build_trainer
@@ -19,6 +19,7 @@ from biqa.data.module import Item
 from biqa.data.record import Split
 from biqa.data.shares import share
 from biqa.evaluation.answers import answers_frame, write_answers
+from biqa.evaluation.scorers import scored
 from biqa.parts import RowsInParts
 from biqa.runs import STAGE_ONE, RunFolder
 from biqa.serving import Serving
@@ -101,13 +102,15 @@ def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Seq
 
 
 def answer(serving: Serving, folder: RunFolder, stage: StageModule, trainer: L.Trainer, test: Mapping[str, list[Item]]) -> None:
-    """A table of answers for each data set that has none yet."""
+    """A table of answers for each data set that has none yet, scored as the run's config says."""
+    scorer = OmegaConf.select(serving.composed, "scorer.kind", default="levels")  # absent in runs of releases that had no choice
     for dataset, items in test.items():
         table = folder.answers(dataset)
         if not from_first(table.is_file):
             rows = rows_of(serving, stage, trainer, items, table)
             if first():
-                write_answers(answers_frame({"dataset": dataset, **row} for row in rows), table)
+                frame = answers_frame({"dataset": dataset, **row} for row in rows)
+                write_answers(scored(frame, scorer), table)
                 RowsInParts(table).clear()
 
 

@@ -46,6 +46,7 @@ OTHERS_WARNINGS = (
     "`is_gradient_checkpointing` is deprecated",  # peft 0.21 against transformers 5.23
     "You're resuming from a checkpoint that ended before the epoch ended",  # the order of batches and the place in it are restored: data/module.py
     "The '.*_dataloader' does not have many workers",  # trainer.workers is the user's choice; prepared images are cached in memory
+    "Image size \\(\\d+ pixels\\) exceeds limit",  # refused in words: data/images.py
 )
 
 OF_TRAINING = ("lr", "min_steps", "batch_size", "text_batch_size")
@@ -93,19 +94,30 @@ def quantization_of(composed: DictConfig) -> Quantization | None:
 
 
 def build_stage_one(composed: DictConfig, stage_one: RunFolder) -> VLM:
-    """The model of a finished stage 1 for a run that builds on it: with all that learnt there, projector and tower too, and packed as there."""
+    """The model of a finished stage 1 for a run that builds on it: with all that learnt there, projector and tower too, and packed as there.
+
+    A stage 1 of no epochs has learnt nothing, and described with the weights of the run that it began with.
+    """
     there = stage_one.read_config()
+    began = there["stage"].get("init_from")
+    started = None if began in (None, "base") else find_run(began, "stage.init_from")
+    weights = stage_one if there["stage"]["epochs"] else started
     own = {"tuning": there["tuning"], "quantization": there.get("quantization")}
-    return build_model(OmegaConf.create({**plain(OmegaConf.to_container(composed, resolve=True)), **own}), vision=True, weights=stage_one)
+    return build_model(OmegaConf.create({**plain(OmegaConf.to_container(composed, resolve=True)), **own}), vision=True, weights=weights)
 
 
-def merge(composed: DictConfig, folder: RunFolder, *, vision: bool) -> None:
+def merge(composed: DictConfig, folder: RunFolder, *, vision: bool) -> VLM:
     """Write `merged/` of a finished run: its base, loaded anew and not packed, with its adapter.
 
     Merging into packed weights would round every sum to four or eight bits.
+
+    Returns:
+        The model, of whose weights no use is left: it knows its prompts and its base.
     """
     values = plain(OmegaConf.to_container(composed, resolve=True))
-    save_merged(build_model(OmegaConf.create({**values, "quantization": None}), vision=vision, weights=folder), folder.merged)
+    vlm = build_model(OmegaConf.create({**values, "quantization": None}), vision=vision, weights=folder)
+    save_merged(vlm, folder.merged)
+    return vlm
 
 
 def refuse_other_random_weights(weights: RunFolder, composed: DictConfig) -> None:
@@ -130,9 +142,12 @@ def weights_to_start_from(config: schema.Config, default: RunFolder | None) -> R
     return None if config.stage.init_from == "base" else find_run(config.stage.init_from, "stage.init_from")
 
 
-def training_length(composed: DictConfig, images: int) -> tuple[int, int]:
-    """Epochs and optimiser steps on so many training images: what the stage says, or more where the weights need it."""
-    steps_an_epoch = -(-images // (composed.stage.batch_size * world() * composed.trainer.accumulate)) if images else 0
+def training_length(composed: DictConfig, images: int, processes: int | None = None) -> tuple[int, int]:
+    """Epochs and optimiser steps on so many training images: what the stage says, or more where the weights need it. Of those processes that there
+    are, or of a number of them.
+    """
+    together = composed.stage.batch_size * (processes or world()) * composed.trainer.accumulate
+    steps_an_epoch = -(-images // together) if images else 0
     epochs = composed.stage.epochs
     if epochs and steps_an_epoch * epochs < composed.model.min_steps:
         epochs = -(-composed.model.min_steps // steps_an_epoch)
@@ -230,8 +245,17 @@ def answered_at_a_time(composed: DictConfig, stage: StageModule, items: Sequence
     return min(everywhere(lambda: images_at_a_time(stage.vlm, prompts, kind=kind, memory_gb=sampling.get("memory_gb"), **writes)))
 
 
-def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, logs: bool = True) -> L.Trainer:
+def build_trainer(
+    composed: DictConfig, folder: RunFolder, epochs: int = 0, *, logs: bool = True, instead: Sequence[L.Callback] | None = None
+) -> L.Trainer:
     """Lightning's trainer with the project's checkpoints. With `logs` off, as for a stage 1 that only describes, it writes nothing by itself.
+
+    Args:
+        composed: the whole config.
+        folder: of the run.
+        epochs: to train.
+        logs: whether curves are written.
+        instead: callbacks in place of the training loss, the checkpoints and the progress bar; None: these.
 
     Raises:
         IncompatibleChoice: this machine has not what the options ask for, or they do not go together.
@@ -241,15 +265,14 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
     options = composed.trainer
     checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
     loss = TrainingLoss()
-    callbacks: list[L.Callback] = [BatchInMemory(), loss, checkpoints]
-    if options.progress:
-        callbacks.append(Progress(loss))
+    usual = [loss, checkpoints, *([Progress(loss)] if options.progress else [])]
+    callbacks: list[L.Callback] = [BatchInMemory(), *(usual if instead is None else instead)]
     settings: dict[str, Any] = dict(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
         strategy=build_strategy(composed.strategy.kind), use_distributed_sampler=False, inference_mode=world() == 1,
         max_epochs=epochs, accumulate_grad_batches=options.accumulate, gradient_clip_val=options.clip,
         logger=build_logger(composed, folder) if logs else False, callbacks=callbacks,
-        check_val_every_n_epoch=max(1, epochs // VALIDATIONS),
+        check_val_every_n_epoch=epochs_a_validation(epochs),
         enable_checkpointing=False, enable_progress_bar=options.progress, enable_model_summary=False,
         log_every_n_steps=10, num_sanity_val_steps=0, default_root_dir=folder.path,
     )  # fmt: skip
@@ -259,7 +282,13 @@ def build_trainer(composed: DictConfig, folder: RunFolder, epochs: int = 0, *, l
     try:
         return L.Trainer(**settings)
     except (MisconfigurationException, ValueError, TypeError) as error:  # TypeError: trainer.devices=two
-        raise IncompatibleChoice(f"{chosen} will not do on this machine: {error}") from error
+        usual = "trainer.accelerator=auto trainer.devices=1 strategy=auto"
+        raise IncompatibleChoice(f"{chosen} will not do on this machine: {error} What goes on every machine: {usual}.") from error
+
+
+def epochs_a_validation(epochs: int) -> int:
+    """Epochs after which there is a validation."""
+    return max(1, epochs // VALIDATIONS)
 
 
 def quiet() -> None:

@@ -263,7 +263,7 @@ def _raise_what_happened(silent: BaseProcess | None, folder: Path) -> None:
 
 def _one_of(place: int, total: int, folder: Path, gpus: bool, level: int, work: Callable[..., object], given: tuple[Any, ...]) -> None:  # noqa: PLR0917
     """A process: do the work, or leave word of what went wrong."""
-    _die_with_the_parent()
+    die_with_the_parent()
     logging.getLogger().setLevel(level)  # Hydra has set it in the one that started this
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # may reach every process; the one that started them hands it on as SIGTERM
@@ -291,8 +291,8 @@ def _portable(error: BaseException) -> BaseException | None:
     return error
 
 
-def _die_with_the_parent() -> None:
-    """A killed run must leave no process behind that goes on writing into its folder."""
+def die_with_the_parent() -> None:
+    """Called in a process that was just started: a killed parent must leave none behind that goes on writing into a run's folder."""
     if sys.platform == "linux":
-        parent_death = 1
+        parent_death = 1  # prctl's PR_SET_PDEATHSIG
         ctypes.CDLL(None).prctl(parent_death, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The door to the paper's tables: finished runs -> table.md, table.tex, table.csv, figure.png, figure.svg.
+"""The door to the paper's tables: finished runs -> table.md, table.tex, table.csv, and figures as png and svg.
 
 python -m biqa.report runs=runs out=experiments/main_table
 python -m biqa.report --help
@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,15 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from biqa.config import config_directory
-from biqa.doors import open_door, user_errors
+from biqa.config import config_directory, unknown_options
+from biqa.doors import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice, RunNotFound
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from biqa.reporting.result import FoundRun
-    from biqa.reporting.tables import Table
+    from biqa.reporting.tables import Study, Table
 
 BASELINES = ("joint", "zero_shot", "inference")
 
@@ -43,6 +45,9 @@ class ReportConfig:
     """Folder that the tables and the figure are written to."""
     baseline: str = MISSING
     """Stage that gains are taken over: joint (one-stage, as in the paper), zero_shot or inference."""
+    reference: str | None = None
+    """A pattern of the names of one system's runs: then an ablation table is made, with every system's differences to that one, and none of the
+    paper's two."""
     only: list[str] = field(default_factory=list)
     """Patterns of run names (* and ?); a run counts when one of them fits."""
     resamples: int = MISSING
@@ -59,6 +64,7 @@ class ReportConfig:
         if self.seed != MISSING and self.seed < 0:
             problems.append(f"seed={self.seed}: choose 0 or more.")
         problems += [f"{option}= is empty: name a folder." for option, value in (("runs", self.runs), ("out", self.out)) if not value]
+        problems += ["reference= is empty: give a pattern of run names, or leave it out."] if self.reference == "" else []
         if problems:
             raise IncompatibleChoice("\n".join(problems))
 
@@ -72,8 +78,7 @@ def main(composed: DictConfig) -> None:
     """Report the runs that the options name."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ReportConfig)
-    if unknown := sorted(set(vars(config)) - {option.name for option in fields(ReportConfig)}):
-        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --help for those that there are.")
+    refuse_unknown(unknown_options(config), composed)
     report(config)
 
 
@@ -91,27 +96,55 @@ def report(config: ReportConfig) -> None:
 
     from rich.console import Console
 
-    from biqa.reporting.figures import draw_figure, write_figure
+    from biqa.reporting.figures import write_figure
     from biqa.reporting.formats import rich_table
-    from biqa.reporting.tables import accuracy_table, stability_table, study_runs
+    from biqa.reporting.tables import study_runs
 
     out = Path(config.out)
     study = study_runs(runs, baseline=config.baseline, resamples=config.resamples, seed=config.seed)
-    command = command_of(config)
-    tables = [accuracy_table(study, command), stability_table(study, command)]
+    tables = tables_of(study, config.reference, command_of(config))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
     write_tables(tables, out)
-    write_figure(draw_figure(study), out / "figure.png", out / "figure.svg")
+    figures = figures_of(study, ablation=config.reference is not None)
+    for name, figure in figures.items():
+        write_figure(figure, out / f"{name}.png", out / f"{name}.svg")
 
     console = Console()
     for table in tables:
         console.print(rich_table(table))
     for note in dict.fromkeys(note for table in tables for note in table.notes):
         console.print(note, markup=False, highlight=False)
-    console.print(f"Written to {out}: table.md, table.tex, table.csv, figure.png, figure.svg", markup=False, highlight=False)
+    pictures = ", ".join(f"{name}.png, {name}.svg" for name in figures)
+    console.print(f"Written to {out}: table.md, table.tex, table.csv, {pictures}", markup=False, highlight=False)
+
+
+def tables_of(study: "Study", reference: str | None, command: str) -> "list[Table]":
+    """The paper's two tables, and what others published where that is on the same data sets; with a reference the table of an ablation."""
+    from biqa.reporting.ablation import ablation_table
+    from biqa.reporting.peers import peers_table
+    from biqa.reporting.tables import accuracy_table, stability_table
+
+    if reference is not None:
+        return [ablation_table(study, reference, command)]
+    made = (accuracy_table(study, command), stability_table(study, command), peers_table(study, command))
+    return [table for table in made if table is not None]
+
+
+def figures_of(study: "Study", *, ablation: bool) -> "dict[str, Figure]":
+    """Name -> figure: scores against human quality with instability, and which images flip; of an ablation its systems side by side, and instability
+    against how they were asked where they differ in that.
+    """
+    from biqa.reporting.figures import draw_figure
+    from biqa.reporting.study_figures import draw_ablation, draw_asking, draw_flips, way_of_asking
+
+    if ablation:
+        way = way_of_asking(study)
+        return {"figure": draw_ablation(study), **({"asking": draw_asking(study, way)} if way else {})}
+    flips = draw_flips(study)
+    return {"figure": draw_figure(study), **({"flips": flips} if flips else {})}
 
 
 def keep(runs: "Sequence[FoundRun]", patterns: Sequence[str], where: str) -> "list[FoundRun]":
@@ -130,6 +163,7 @@ def keep(runs: "Sequence[FoundRun]", patterns: Sequence[str], where: str) -> "li
 def command_of(config: ReportConfig) -> str:
     """The command that makes the same tables again, ready for a shell."""
     options = [f"runs={config.runs}", f"out={config.out}", f"baseline={config.baseline}", f"resamples={config.resamples}", f"seed={config.seed}"]
+    options += [f"reference={config.reference}"] if config.reference is not None else []
     options += [] if config.only == ["*"] else [f"only=[{','.join(config.only)}]"]
     return shlex.join(["python", "-m", "biqa.report", *options])
 

@@ -3,9 +3,10 @@
 runs/<name>/config.yaml  checkpoints/  model/ or adapter/  descriptions/  answers/<dataset>.parquet  logs/  result.json
 """
 
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from biqa.config import PLACE
+from biqa.config import choice_of
+from biqa.config.checks import did_you_mean, nearest
+from biqa.config.identity import flat, may_change
 from biqa.errors import RunExists, RunNotFound
-
-NO_DIFFERENCE = (
-    "name", "runs", "ckpt", "overwrite", "export", "logger", "datasets", "images.cache", "images.workers", "images.features_gb",
-    "strategy", "trainer.accelerator", "trainer.devices", "trainer.nodes", "trainer.checkpoint_activations", "trainer.workers", "trainer.cache_mb",
-    "trainer.pack", "trainer.liger", "trainer.progress", "trainer.checkpoint_steps", "trainer.requeue_signal",
-    "sampling.batch_size", "sampling.memory_gb", "sampling.compile",
-    "answers.gpu_memory_utilization", "answers.max_model_len", "answers.tensor_parallel",
-)  # fmt: skip
-"""Options that may change between two calls of one run: where things lie and on what they run, not what is computed. So may `config.PLACE`."""
-
 
 STAGE_ONE = "biqa.stages.perception.Perception"
 """`_target_` of stage 1."""
@@ -62,6 +55,11 @@ class RunFolder:
         return self.path / "descriptions"
 
     @property
+    def regression(self) -> Path:
+        """What a stage has learnt at once, without steps (stage=probe)."""
+        return self.path / "regression.safetensors"
+
+    @property
     def merged(self) -> Path:
         """Base and adapter as one model (`export.merge=true`)."""
         return self.path / "merged"
@@ -89,7 +87,9 @@ class RunFolder:
         try:
             found = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
         except (YAMLError, UnicodeDecodeError, OSError) as error:  # OSError: OmegaConf's for a file that holds a number
-            raise RunExists(f"{self.config} cannot be read: {error}. Move the folder {self.path} away, or name another.") from error
+            raise RunExists(
+                f"{self.config} cannot be read: {' '.join(str(error).split())}. Move the folder {self.path} away, or name another."
+            ) from error
         if not isinstance(found, dict) or "_target_" not in (found.get("stage") or {}):
             raise RunExists(f"{self.config} is no config of a run of biqa. Move the folder {self.path} away, or name another.")
         return plain(found)
@@ -114,11 +114,11 @@ class RunFolder:
         if overwrite:
             return False
         # what answers may be chosen until something was asked: nothing of the run has depended on it
-        differences = different(there, config, without=() if self.asked else ("answers.",))
-        if differences:
+        differs = different(there, config, without=() if self.asked else ("answers.",))
+        if differs:
             raise RunExists(
                 f"{self.path} holds a run with another config:\n"
-                + "\n".join(differences[:8])
+                + "\n".join(shortened(differs))
                 + "\nChoose another name=, or overwrite=true to delete it."
             )
         if not self.finished and not resume:
@@ -143,30 +143,29 @@ def plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 (OmegaConf's own retur
     return {str(key): value for key, value in config.items()}
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted names: {"stage": {"epochs": 5}} -> {"stage.epochs": 5}."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
-
-
 def different(there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> list[str]:
     """Options below the prefixes `within`, and not `without`, that differ and matter, one line each: `  stage.epochs: 5 there, 3 here`."""
+    return [f"  {name}: {a} there, {b} here" for name, (a, b) in differences(there, here, within, without).items()]
+
+
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], within: tuple[str, ...] = ("",), without: tuple[str, ...] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The same options as dotted name -> both values, "absent" for one that a config has not."""
     a, b = flat(there), flat(here)
-    names = [name for name in sorted(a | b) if name.startswith(within) and not name.startswith(without) and not _may_change(name)]
+    names = [name for name in sorted(a | b) if name.startswith(within) and not name.startswith(without) and not may_change(name)]
     differ = [name for name in names if _as_absent(a.get(name)) != _as_absent(b.get(name))]
-    return [f"  {name}: {a.get(name, 'absent')} there, {b.get(name, 'absent')} here" for name in differ]
+    return {name: (a.get(name, "absent"), b.get(name, "absent")) for name in differ}
+
+
+def shortened(lines: Sequence[str], most: int = 4) -> list[str]:
+    """The first lines, and how many more there are: a message that one reads."""
+    return [*lines] if len(lines) <= most else [*lines[: most - 1], f"  and {len(lines) - most + 1} more"]
 
 
 def _as_absent(value: Any) -> Any:  # noqa: ANN401 (whatever an option is)
     """An option that is off is as good as one that an older release did not have."""
     return None if value is False or value in ("none", [], {}) else value
-
-
-def _may_change(name: str) -> bool:
-    return PLACE.fullmatch(name) is not None or any(name == skip or name.startswith(f"{skip}.") for skip in NO_DIFFERENCE)
 
 
 def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) -> RunFolder:
@@ -182,13 +181,26 @@ def find_run(path: str | Path, needed_for: str, stage_class: str | None = None) 
     """
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
-        raise RunNotFound(f"{needed_for}={path}: no run there (a run folder has a config.yaml).")
+        near = did_you_mean([str(folder.path.parent / name) for name in nearest(folder.path.name, _names_of_runs(folder.path.parent))])
+        raise RunNotFound(
+            f"{needed_for}={path}: no run there (a run folder has a config.yaml).{near or ' biqa ls runs=FOLDER lists those that there are.'}"
+        )
     if not folder.finished:
-        raise RunNotFound(f"{needed_for}={path}: that run is not finished (it has no result.json). Finish it with ckpt=last first.")
+        raise RunNotFound(
+            f"{needed_for}={path}: that run is not finished (it has no result.json). Finish it first: the command that began it, with ckpt=last."
+        )
     found = folder.read_config()["stage"]["_target_"]
     if stage_class not in (None, found):
-        raise RunNotFound(f"{needed_for}={path}: that is a run of {found}, a run of {stage_class} is needed.")
+        raise RunNotFound(
+            f"{needed_for}={path}: that is a run of stage={choice_of(found)}, and one of stage={choice_of(str(stage_class))} is needed. "
+            f"biqa ls runs=FOLDER shows the stage of each run."
+        )
     return folder
+
+
+def _names_of_runs(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold a run."""
+    return [path.parent.name for path in folder.glob("*/config.yaml")]
 
 
 def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_class: str) -> RunFolder:
@@ -204,21 +216,7 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
     Raises:
         RunNotFound: none, or several; the message says which command makes one or which option names one.
     """
-    found = []
-    for path in sorted(Path(config["runs"]).glob("*/config.yaml")):
-        folder = RunFolder(path.parent)
-        try:
-            other = folder.read_config()
-        except RunExists:  # something else that lies among the runs
-            continue
-        same = other.get("seed") == config["seed"] and other.get("tuning", {}).get("kind") == config["tuning"]["kind"]
-        if (
-            same
-            and folder.finished
-            and other.get("stage", {}).get("_target_") == stage_class
-            and not different(other, config, ("data.", "images.", "model.", "descriptions.", "quantization."))
-        ):
-            found.append(folder)
+    found = fitting_stage_ones(config, Path(config["runs"]), stage_class)
     if len(found) == 1:
         return found[0]
     named = {"model": "", "data": "", "tuning": "full", "quantization": "none"}  # and those that go without saying
@@ -232,3 +230,37 @@ def find_stage_one(config: Mapping[str, Any], choices: Mapping[str, str], stage_
     raise RunNotFound(
         f"{len(found)} finished stage-1 runs fit {wanted}: {', '.join(str(folder.path) for folder in found)}. Say which: stage.perception=FOLDER."
     )
+
+
+def fitting_stage_ones(config: Mapping[str, Any], runs: Path, stage_class: str) -> list[RunFolder]:
+    """The finished stage-1 runs in a folder of runs that a stage 2 builds on (see `find_stage_one`)."""
+    found = []
+    for path in sorted(runs.glob("*/config.yaml")):
+        folder = RunFolder(path.parent)
+        try:
+            other = folder.read_config()
+        except RunExists:  # something else that lies among the runs
+            continue
+        same = other.get("seed") == config["seed"] and other.get("tuning", {}).get("kind") == config["tuning"]["kind"]
+        if (
+            same
+            and folder.finished
+            and other.get("stage", {}).get("_target_") == stage_class
+            and not different(other, config, ("data.", "images.", "model.", "descriptions.", "quantization."))
+        ):
+            found.append(folder)
+    return _one_of_each(found) if len(found) > 1 else found
+
+
+def _one_of_each(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs without those that have learnt the very same as one before: a run and its rerun serve alike."""
+    kept: dict[str, RunFolder] = {}
+    for run in runs:
+        files = sorted(file for kind in ("model", "adapter") for file in (run.path / kind).glob("*.safetensors"))
+        kept.setdefault("".join(map(_sha256, files)) or str(run.path), run)
+    return [*kept.values()]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

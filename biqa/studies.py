@@ -4,10 +4,8 @@
 """
 
 import csv
-import ctypes
 import fcntl
 import math
-import signal
 import subprocess
 import sys
 import time
@@ -21,13 +19,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.processes import die_with_the_parent
 
 if TYPE_CHECKING:
     import optuna
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {"val/srcc": "maximize", "val/plcc": "maximize", "val/loss": "minimize"}
-PARENT_DEATH = 1
-"""Linux's prctl: the signal that a process gets when the one that started it dies."""
 GLANCE = 0.5
 """Seconds between two looks at a trial's validation figures."""
 
@@ -181,7 +178,7 @@ class Study:
         command = [sys.executable, "-m", "biqa.run", *run.arguments, "ckpt=last", "trainer.progress=false"]
         with (
             log.open("w", encoding="utf-8") as file,
-            subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=_die_with_the_parent) as process,  # noqa: PLW1509 (no threads here)
+            subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=die_with_the_parent) as process,  # noqa: PLW1509 (no threads here)
         ):
             try:
                 self._watch(process, trial, run)
@@ -264,9 +261,3 @@ def validations(folder: Path, metric: str) -> list[float]:
     if not file.is_file():
         return []
     return [float(row[metric]) for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()) if row.get(metric)]
-
-
-def _die_with_the_parent() -> None:
-    """A killed search must leave no run behind that goes on writing into a folder which the next search will use."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)

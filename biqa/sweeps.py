@@ -24,22 +24,35 @@ def in_order(arguments: Sequence[str], conf: Path) -> list[list[str]]:
         conf: folder of the configs, for the stages of `sweep=NAME`.
     """
     launchers = [value.removeprefix(LAUNCHER) for value in arguments if value.startswith(LAUNCHER)]
-    stages = _stages(arguments, conf)
-    if not launchers or launchers[-1] == "basic" or not {"perception", "inference"} <= set(stages):
+    if not launchers or launchers[-1] == "basic":
         return [list(arguments)]
-    others = [value for value in arguments if not value.startswith("stage=")]
-    first = ",".join(stage for stage in stages if stage != "inference")
-    return [[*others, f"stage={first}"], [*others, "stage=inference"]]
+    for group in ("stage", "experiment"):
+        stage_of = {choice: _stage(group, choice, conf) for choice in _choices(group, arguments, conf)}
+        if {"perception", "inference"} <= set(stage_of.values()):
+            others = [value for value in arguments if not value.startswith(f"{group}=")]
+            first = ",".join(choice for choice, stage in stage_of.items() if stage != "inference")
+            second = ",".join(choice for choice, stage in stage_of.items() if stage == "inference")
+            return [[*others, f"{group}={first}"], [*others, f"{group}={second}"]]
+    return [list(arguments)]
 
 
-def _stages(arguments: Sequence[str], conf: Path) -> list[str]:
-    """The stages of a sweep: typed, or those of `sweep=NAME`."""
-    chosen = dict(value.split("=", 1) for value in arguments if value.startswith(("stage=", "sweep=")))
-    if "stage" in chosen:
-        return chosen["stage"].split(",")
+def _choices(group: str, arguments: Sequence[str], conf: Path) -> list[str]:
+    """The choices of a group in a sweep: typed, or those of `sweep=NAME`."""
+    chosen = dict(value.split("=", 1) for value in arguments if value.startswith((f"{group}=", "sweep=")))
+    if group in chosen:
+        return chosen[group].split(",")
     file = conf / "sweep" / f"{chosen.get('sweep')}.yaml"
-    typed = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params.stage") if file.is_file() else None
-    return str(typed or "").split(",")
+    typed = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") if file.is_file() else None
+    return str((typed or {}).get(group) or "").split(",")
+
+
+def _stage(group: str, choice: str, conf: Path) -> str:
+    """The stage of a choice of stage or of experiment; "" for an experiment that leaves it open."""
+    if group == "stage":
+        return choice
+    file = conf / "experiment" / f"{choice}.yaml"
+    defaults = (OmegaConf.select(OmegaConf.load(file), "defaults") or []) if file.is_file() else []
+    return next((str(entry["override /stage"]) for entry in defaults if "override /stage" in entry), "")
 
 
 def missing_launcher(error: Exception) -> str | None:

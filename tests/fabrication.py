@@ -52,6 +52,7 @@ def made_up_run(
     text: str = "generated",
     repeats: int = 4,
     images: int = 60,
+    config: dict[str, Any] | None = None,
     **choices: str,
 ) -> Path:
     """A finished run below root: result.json, and its answers table beside it."""
@@ -65,7 +66,7 @@ def made_up_run(
         "metrics": evaluate(answers, resamples=50),
         "sampling": {"repeats": repeats, "temperature": 1.0, "top_p": 1.0},
         "data": {dataset: {"images": images, "fingerprint": f"{dataset}-{images}", "stand_in": stand_in}},
-        "config": {"stage": {"descriptions": text} if stage == "inference" else {}},
+        "config": {"stage": {"descriptions": text} if stage == "inference" else {}} | (config or {}),
         "versions": {"biqa": "0.1.0", "numpy": "2.4"},
         "git_commit": "0123abc",
         "hardware": {"cpu": "A CPU", "cores": 2, "memory_gb": 8.0, "gpus": []},

@@ -1,16 +1,19 @@
 """Every YAML composes; nonsense is refused with a sentence that says what to do."""
 
+from copy import deepcopy
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from biqa import config as schema
+from biqa.config.identity import NO_DIFFERENCE
 from biqa.errors import IncompatibleChoice
 from biqa.run import numbers_to_words
-from biqa.runs import NO_DIFFERENCE
 
 CONF = Path(schema.config_directory())
 OFFICIAL = ("agiqa", "biq2021", "csiq", "kadid", "koniq", "live", "livec", "spaq", "tid2013")
@@ -44,8 +47,33 @@ def test_every_choice_composes_into_the_schema(choice):
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("sweep=", "experiment="))])
-def test_every_sweep_and_experiment_composes(choice):
-    assert isinstance(OmegaConf.to_object(composed(f"+{choice}" if choice.startswith("experiment") else choice)), schema.Config)
+def test_every_sweep_and_experiment_composes(choice, monkeypatch):
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [choice, "name=x"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", deepcopy(config))  # what an experiment starts from is named by the choices
+    with open_dict(config):
+        del config["hydra"]
+    assert isinstance(OmegaConf.to_object(config), schema.Config)
+
+
+def test_an_experiment_is_part_of_the_name_of_its_runs_where_it_changes_more_than_choices():
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        names = {}
+        for choice in ("one_stage", "two_stage_hard"):
+            config = compose("config", [f"experiment={choice}", "seed=3"], return_hydra_config=True)
+            with patch.object(HydraConfig.instance(), "cfg", deepcopy(config)):
+                names[choice] = config.name
+    assert names == {"one_stage": "tiny-joint-synthetic-s3", "two_stage_hard": "tiny-inference-synthetic-s3-hard"}
+
+
+def test_what_a_sweep_sweeps_is_there():
+    for file in CONF.glob("sweep/*.yaml"):
+        params = OmegaConf.load(file).hydra.sweeper.params
+        for group in ("experiment", "stage", "model", "scorer", "quantization"):
+            for choice in str(params.get(group) or "").split(","):
+                assert not choice or (CONF / group / f"{choice}.yaml").is_file(), f"{file.name}: {group}={choice}"
 
 
 def test_every_yaml_says_what_it_is():

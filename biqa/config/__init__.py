@@ -22,8 +22,9 @@ from biqa.config.descriptions import (
     FileDescriptions,
     TeacherDescriptions,
 )
+from biqa.config.identity import PLACE
 from biqa.config.model import HfModel, Model, Owl2Model, TinyModel
-from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, ProbeStage, Sampling, Stage, ZeroShotStage
+from biqa.config.stage import Evaluation, InferenceStage, JointStage, PerceptionStage, ProbeStage, Sampling, Scorer, Stage, ZeroShotStage
 from biqa.config.strategy import Strategy, devices_asked, strategy_problems
 from biqa.config.trainer import TrainerOptions
 from biqa.config.tuning import Export, Quantization, Tuning, tuning_problems
@@ -41,6 +42,8 @@ class Config:
 
     name: str = MISSING
     """Folder of the run below `runs`; made of the choices."""
+    label: str | None = None
+    """What the name of the run says beside the choices and options that were typed; an experiment (`experiment=`) has its own there."""
     runs: str = MISSING
     """Where runs lie."""
     seed: int = MISSING
@@ -49,6 +52,10 @@ class Config:
     """"last": go on from the newest checkpoint of this run (from the start when there is none)."""
     overwrite: bool = False
     """Delete the run folder of that name first."""
+    dry_run: bool = False
+    """Train nothing and write no run: check all, show an example as the loss sees it, and estimate time, memory and disk from a few steps and answers."""
+    estimate: str | None = None
+    """File for the estimate of a dry run, as JSON (`biqa.reporting.estimate`); it makes the run a dry one."""
     datasets: str = MISSING
     """Folder that holds the published data sets whose own root is not given."""
     data: Data = MISSING
@@ -65,6 +72,7 @@ class Config:
     strategy: Strategy = MISSING
     sampling: Sampling = MISSING
     answers: Answers = MISSING
+    scorer: Scorer = MISSING
     evaluation: Evaluation = MISSING
     trainer: TrainerOptions = MISSING
     export: Export = MISSING
@@ -154,10 +162,17 @@ SCHEMAS: dict[str, type] = {
     "sampling": Sampling,
     "answers": Answers,
     "vllm": VllmAnswers,
+    "scorer": Scorer,
     "evaluation": Evaluation,
     "trainer": TrainerOptions,
 }
 """Name -> schema of a choice: what the first line of each YAML's defaults list refers to as `/schema/<name>@_here_`."""
+
+
+def choice_of(target: str) -> str:
+    """What a choice is called whose options have this `_target_`: its schema's name, or its module's where several data sets have one schema."""
+    named = (name for name, node in SCHEMAS.items() if getattr(node, "_target_", None) == target)
+    return next(named, target.rpartition(".")[0].rpartition(".")[2] or target)
 
 
 def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (whatever options hold)
@@ -178,28 +193,24 @@ def _words(config: Config) -> Iterator[tuple[str, str]]:
     return ((f"{prefix}{name}", value) for prefix, group in _groups(config) for name, value in vars(group).items() if isinstance(value, str))
 
 
-def unknown_options(config: Config) -> list[str]:
+def unknown_options(config: Any) -> list[str]:  # noqa: ANN401 (the config of any door)
     """Dotted names of options that no schema knows, as `+stage.epoch=3` makes them."""
     return [f"{prefix}{name}" for prefix, group in _groups(config) for name in vars(group) if name not in {field.name for field in fields(group)}]
 
 
-PLACE = re.compile(r"(data|data\.parts\.\w+|test\.\w+)\.(root|file|workers)|descriptions\.(cache|url|key_env|batch_size|concurrency|retries|timeout)")
-"""Options that say where the images of a data set lie and how many processes make them, not which they are, and where a teacher is asked and how
-fast: they tell no run from another."""
-
-
-def variant(overrides: str) -> str:
-    """The part of a run's name that tells it from its siblings: its own overrides, shortened to a hash when long.
+def variant(overrides: str, label: str | None = None) -> str:
+    """The part of a run's name that tells it from its siblings: its label, and its own overrides, shortened to a hash when long.
 
     `stage.epochs=3,stage.target=hard` -> `-stage.epochs-3_stage.target-hard`; nothing -> nothing. No "=" and no ",": a run's folder is a value of
     `stage.init_from=`, where Hydra would take them for its own.
     """
+    first = "" if label is None else f"-{label}"
     chosen = [override for override in re.split(r",(?=[+~]*[\w./@]+=)", overrides) if not PLACE.fullmatch(override.partition("=")[0])]
     overrides = ",".join(chosen)
     if not overrides:
-        return ""
+        return first
     readable = re.sub(r"[^\w.+-]", "_", overrides.replace("=", "-"))
-    return "-" + (readable if len(readable) <= 80 else hashlib.sha256(overrides.encode()).hexdigest()[:8])
+    return f"{first}-" + (readable if len(readable) <= 80 else hashlib.sha256(overrides.encode()).hexdigest()[:8])
 
 
 def gpus(accelerator: str, devices: Any, where: str = "there") -> int:  # noqa: ANN401 (a number, a list or a word)

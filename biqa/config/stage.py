@@ -151,6 +151,18 @@ def _images(batch_size: object) -> bool:
 
 
 @dataclass
+class Scorer:
+    """How an answer becomes a number (METHOD.md section 4)."""
+
+    kind: str = MISSING
+    """"levels": mean of the level distribution; "good_poor": the share of "good" between "good" and "poor"; "word": the level word given."""
+
+    def __post_init__(self) -> None:
+        known = ("levels", "good_poor", "word")
+        refuse([(self.kind not in known, f"scorer.kind={self.kind} is not known: choose {', '.join(known)}.")])
+
+
+@dataclass
 class Evaluation:
     """How the figures are computed."""
 

@@ -1,15 +1,22 @@
 """Image files to RGB; where a run asks for it reduced, with the reduced copies kept."""
 
 import hashlib
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from biqa.data.record import Record, Reduction
 from biqa.errors import BadRecord
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "JPEG2000")
 """The only decoders that are tried: the fewer, the less a hostile file can reach."""
@@ -46,7 +53,8 @@ def load_image(path: Path, reduction: Reduction | None = None) -> Image.Image:
         reduction: to which size, and where copies are kept; None: as it is.
 
     Raises:
-        BadRecord: no such file, not one of FORMATS, more than MAX_PIXELS, undecodable, or 32-bit pixels, whose range no file states.
+        BadRecord: no such file, one that may not be read, not one of FORMATS, more than MAX_PIXELS, undecodable, or 32-bit pixels, whose range no
+            file states.
     """
     if reduction is None:
         return _decode(path)[0]
@@ -62,26 +70,84 @@ def load_image(path: Path, reduction: Reduction | None = None) -> Image.Image:
     return image
 
 
+def as_seen(image: Image.Image, name: str, shorter_side: int | None = None) -> Image.Image:
+    """An image that somebody has opened already, as `load_image` would show it; that image itself stays as it is.
+
+    Args:
+        image: in any mode.
+        name: for messages.
+        shorter_side: to which it is reduced if it is larger; None: not at all.
+
+    Raises:
+        BadRecord: more than MAX_PIXELS, undecodable, or 32-bit pixels.
+    """
+    with _in_words(name):
+        _refuse_many_pixels(image, name)
+        return _seen(image.copy(), name, shorter_side)
+
+
+def read_ahead(read: Callable[[S], T], things: Iterable[S], *, readers: int, ahead: int) -> Iterator[T]:
+    """What `read` makes of things, one after another; those that come next are read meanwhile.
+
+    Args:
+        read: called in threads of its own.
+        things: taken as they are needed.
+        readers: how many are read at a time; `ahead` how many are read before they are wanted.
+    """
+    with ThreadPoolExecutor(readers) as pool:
+        coming: deque[Future[T]] = deque()
+        for thing in things:
+            coming.append(pool.submit(read, thing))
+            if len(coming) > ahead:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
 def _decode(path: Path, shorter_side: int | None = None) -> tuple[Image.Image, bool]:
     """The image, and whether it was reduced."""
+    with _in_words(path), Image.open(path, formats=FORMATS) as image:
+        _refuse_many_pixels(image, path)
+        reduced = shorter_side is not None and min(image.size) > shorter_side
+        return _seen(image, path, shorter_side), reduced
+
+
+@contextmanager
+def _in_words(path: Path | str) -> Iterator[None]:
+    """Raise BadRecord in place of whatever decoders raise."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadRecord(f"{path}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}. Scale it down.")
-            if shorter_side is None or min(image.size) <= shorter_side:
-                return _upright(_rgb(image, path), image), False
-            return _upright(_reduced(image, shorter_side, path), image), True
+        yield
     except BadRecord:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(f"{path}: more than {MAX_PIXELS:,} pixels. Scale it down.") from error
     except FileNotFoundError as error:
         raise BadRecord(f"{path}: there is no such file.") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise BadRecord(f"{path}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # every decoder fails in its own way on a damaged file
-        raise BadRecord(f"{path}: cannot be decoded ({str(error) or type(error).__name__}). Known formats: {', '.join(FORMATS)}.") from error
+        raise BadRecord(f"{path}: cannot be decoded ({_reason(path, error)}). Known formats: {', '.join(FORMATS)}.") from error
 
 
-def _reduced(image: Image.Image, shorter_side: int, path: Path) -> Image.Image:
+def _reason(path: Path | str, error: Exception) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error) or type(error).__name__
+    return "0 bytes" if Path(path).is_file() and not Path(path).stat().st_size else "not recognised as a picture"
+
+
+def _refuse_many_pixels(image: Image.Image, path: Path | str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadRecord(f"{path}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}. Scale it down.")
+
+
+def _seen(image: Image.Image, path: Path | str, shorter_side: int | None) -> Image.Image:
+    """As `load_image` says."""
+    if shorter_side is None or min(image.size) <= shorter_side:
+        return _upright(_rgb(image, path), image)
+    return _upright(_reduced(image, shorter_side, path), image)
+
+
+def _reduced(image: Image.Image, shorter_side: int, path: Path | str) -> Image.Image:
     width, height = (round(side * shorter_side / min(image.size)) for side in image.size)
     draft = image.draft(None, (DRAFT * width, DRAFT * height))
     box = draft[1] if draft else None  # decoded at 1/8, 1001 pixels are 126, of which the image fills 125.125
@@ -97,7 +163,7 @@ def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     image.load()
     if image.mode in ("I", "F"):
         raise BadRecord(f"{path}: 32-bit pixels (mode {image.mode}) have no stated range. Save it with 8 or 16 bits.")

@@ -139,12 +139,17 @@ class EncodedItems(Dataset[Encoded]):
         example = self.encode(self.items[index])
         # half precision always, kept or not: what the model sees must not depend on the room in the cache
         small = replace(example, image=halved(example.image))
-        pixels = sum(value.nbytes for name, value in small.image.items() if name.startswith("pixel"))  # features lie on disk
-        size = pixels + 8 * (len(small.prompt) + len(small.answer))
+        size = kept_bytes(small)
         if size <= self.room:
             self.room -= size
             self.kept[index] = small
         return small
+
+
+def kept_bytes(example: Encoded) -> int:
+    """What an example takes in memory that is kept there, as `EncodedItems` gives it: features lie on disk."""
+    pixels = sum(value.nbytes for name, value in example.image.items() if name.startswith("pixel"))
+    return pixels + 8 * (len(example.prompt) + len(example.answer))
 
 
 def halved(image: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -73,9 +73,10 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
     for row in rows:
         missing = [column for column in columns if column not in row.cells]
         if missing:
-            raise DatasetNotFound(
-                f"{row.where}: no column {', '.join(missing)}; found {', '.join(row.cells)}. Name the columns of your file in the config."
-            )
+            advice = "Name the columns of your file in the config."
+            if len(row.cells) == 1 and ";" in next(iter(row.cells)):
+                advice = "Its cells are parted by semicolons: save it with commas, or with tabs as .tsv."
+            raise DatasetNotFound(f"{row.where}: no column {', '.join(missing)}; found {', '.join(row.cells)}. {advice}")
     return rows
 
 

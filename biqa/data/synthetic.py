@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 from rich.console import Console
 from rich.progress import track
 
+from biqa.config.checks import did_you_mean, nearest
 from biqa.data.distortions import DISTORTIONS
 from biqa.data.recipes import MIXTURE, PLACE, USERS_MIXTURE, Recipe, divide, draw_recipes, label, render
 from biqa.data.record import SPLITS, Card, Record, Split
@@ -107,7 +108,8 @@ class Synthetic:
         """Refuse what makes no sense."""
         for kind in kinds:
             if kind not in DISTORTIONS:
-                raise IncompatibleChoice(f"data.kinds: there is no distortion type {kind!r}. Choose from: {', '.join(DISTORTIONS)}.")
+                meant = did_you_mean(nearest(kind, DISTORTIONS))
+                raise IncompatibleChoice(f"data.kinds: there is no distortion type {kind!r}.{meant} Choose from: {', '.join(DISTORTIONS)}.")
         problems = [
             (not kinds, "data.kinds is empty: name at least one distortion type."),
             (min(self.counts.values()) < 1, "data.train, data.val and data.test must each be at least 1."),
@@ -121,7 +123,7 @@ class Synthetic:
                 f"data.two_at_once={self.two_at_once} and data.pristine={self.pristine} are shares of the images: from 0 to 1, also together.",
             ),
             (
-                self.two_at_once > 0 and len({PLACE[kind] for kind in self.kinds}) < 2,
+                self.two_at_once > 0 and len(kinds) > 0 and len({PLACE[kind] for kind in self.kinds}) < 2,
                 f"data.two_at_once={self.two_at_once} needs types of two sorts (light, colour, blur, noise, compression, ...), "
                 f"but data.kinds has {', '.join(self.kinds)}. Add a type, or set data.two_at_once=0.",
             ),

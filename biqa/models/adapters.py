@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from biqa.models.base import fingerprint
 from biqa.models.dropout import prepare_lora
 from biqa.models.peft_format import is_adapted, read_adapter, write_adapter
 from biqa.models.precision import learn_in_float32, projector_modules
-from biqa.models.quantization import is_packed
+from biqa.models.quantization import is_packed, size
 from biqa.models.sharding import whole_weights
 from biqa.models.vlm import VLM, text_weights
 
@@ -137,6 +138,23 @@ def save_weights(vlm: VLM, folder: Path, *, write: bool = True) -> None:
             # the names of the running model, not those of checkpoints of years ago: what load_weights reads back without transformers' renaming
             vlm.backbone.save_pretrained(place, save_original_format=False, **options)
             vlm.processor.save_pretrained(place)
+
+
+def written_bytes(vlm: VLM) -> int:
+    """What `save_weights` writes, about."""
+    if is_adapted(vlm):
+        return sum(weight.nbytes for weight in vlm.backbone.parameters() if weight.requires_grad)
+    with TemporaryDirectory() as place:
+        vlm.processor.save_pretrained(place)
+        beside = sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
+    # weights that are one, such as tied embeddings, are written once
+    return beside + sum({value.data_ptr(): value.nbytes for value in vlm.backbone.state_dict().values()}.values())
+
+
+def merged_bytes(vlm: VLM) -> int:
+    """What `save_merged` writes, about."""
+    numbers = sum(size(weight) for name, weight in vlm.backbone.named_parameters() if "lora_" not in name and ".original_module." not in name)
+    return numbers * vlm.model.get_input_embeddings().weight.dtype.itemsize
 
 
 def save_merged(vlm: VLM, folder: Path) -> None:

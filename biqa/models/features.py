@@ -106,9 +106,7 @@ class FeatureStore:
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Those of some images that are not there, or not sound, with what other processes have written by now. The others are marked as used."""
-        for file in sorted(self.shelf.glob("*.safetensors")):
-            if file not in self._files:
-                self._open(file)
+        self._look()
         for name in names:
             self._check(name)
         for file in {place.file for name in names if (place := self._where.get(name))}:
@@ -119,6 +117,16 @@ class FeatureStore:
     def __getitem__(self, name: str) -> Seen:
         """Features of an image that is not `missing`."""
         return self._unwritten[name] if name in self._unwritten else self._sound[name]
+
+    def absent(self, names: Collection[str]) -> list[str]:
+        """Those of some images that no file says to hold. Nothing is read beyond that."""
+        self._look()
+        return [name for name in names if name not in self._where and name not in self._unwritten]
+
+    def _look(self) -> None:
+        for file in sorted(self.shelf.glob("*.safetensors")):
+            if file not in self._files:
+                self._open(file)
 
     def _open(self, file: Path) -> None:
         self._files.add(file)
@@ -222,8 +230,8 @@ class FeatureStore:
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         most = int(self.most_gb * 2**30)
-        if needed > (free := shutil.disk_usage(self.folder).free) // 2:
-            raise OSError(f"they take {in_gb(needed)}, and no more than half of the {in_gb(free)} that are free on its disk is used for features")
+        if reason := self._beyond_half(needed):
+            raise OSError(reason)
         own = {self._where[name].file for name in self._sound if name in self._where}
         states = {file: state for shelf in self.folder.iterdir() if SHELF.fullmatch(shelf.name) for file, state in _states(shelf)}
         total = sum(state.st_size for state in states.values())
@@ -235,7 +243,19 @@ class FeatureStore:
                     total -= states[file].st_size
         if total + needed > most:
             taken = needed + sum(states[file].st_size for file in own if file in states)
-            raise OSError(f"they take {in_gb(taken)}, for which images.features_gb={self.most_gb:g} leaves no room")
+            raise OSError(self._no_room(taken))
+
+    def too_much(self, needed: int, kept: int) -> str:
+        """Why `needed` bytes cannot be written beside `kept` that stay, whatever else is deleted; nothing where they can."""
+        return self._beyond_half(needed) or (self._no_room(needed + kept) if needed + kept > int(self.most_gb * 2**30) else "")
+
+    def _beyond_half(self, needed: int) -> str:
+        free = shutil.disk_usage(next(place for place in (self.folder, *self.folder.absolute().parents) if place.is_dir())).free
+        too_many = f"they take {in_gb(needed)}, and no more than half of the {in_gb(free)} that are free on its disk is used for features"
+        return too_many if needed > free // 2 else ""
+
+    def _no_room(self, taken: int) -> str:
+        return f"they take {in_gb(taken)}, for which images.features_gb={self.most_gb:g} leaves no room"
 
 
 def shelf_of(vlm: VLM, precision: str) -> str:

@@ -20,6 +20,8 @@ from biqa.models.vlm import VLM, Prompt
 
 BLOCK = 256
 """Probabilities that are summed together while one is drawn."""
+NO_TOKEN = -1
+"""What no model writes."""
 ALIKE, NEAR = 1.2, 32
 """Prompts are read together where the longest has at most so many times, or so many more, tokens than the shortest."""
 
@@ -111,13 +113,13 @@ class Answers:
 
     Args:
         number: of answers.
-        tokens: an answer is cut there.
+        tokens: an answer is cut there; or of each answer, where it is cut.
         stem: token ids, or none. An answer that does not end by writing it is given it, and so reads it like words of its own.
         eos_id: what ends an answer; it is never read.
     """
 
-    def __init__(self, number: int, tokens: int, stem: Sequence[int], eos_id: int) -> None:
-        self.cut = tokens
+    def __init__(self, number: int, tokens: int | Sequence[int], stem: Sequence[int], eos_id: int) -> None:
+        self.cuts = [tokens] * number if isinstance(tokens, int) else list(tokens)
         self.stem = list(stem)
         self.eos_id = eos_id
         self.tokens: list[list[int]] = [[] for _ in range(number)]
@@ -132,7 +134,7 @@ class Answers:
             if token != self.eos_id:
                 own.append(token)
             said = token != self.eos_id and bool(self.stem) and own[-len(self.stem) :] == self.stem
-            if token == self.eos_id or said or len(own) == self.cut:
+            if token == self.eos_id or said or len(own) == self.cuts[number]:
                 self.writing.remove(number)
                 own.extend([] if said else self.stem)
 
@@ -193,6 +195,7 @@ def sample(
     max_new_tokens: int,
     stem: str | None = None,
     steps: CompiledSteps | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> SampledTexts:
     """Answer every prompt 1 + N times: once greedily, N times by sampling.
 
@@ -204,9 +207,12 @@ def sample(
         stem: when given, an answer ends where the model writes the stem (or ends by itself), and the level distribution after answer and stem is
             read on the way: an answer that ended reads the stem while others still write.
         steps: of this model, compiled; None: they are not.
+        lengths: [B * (N + 1)] tokens of each answer, at most max_new_tokens, which then ends there and, whatever the model says, not before: to see
+            how long answers of such lengths take. None: the model ends them.
     """
     queries = uniform.shape[1] + 1
-    answers = Answers(len(prompts) * queries, max_new_tokens, vlm.continuation(stem) if stem else [], vlm.eos_id)
+    ends = vlm.eos_id if lengths is None else NO_TOKEN
+    answers = Answers(len(prompts) * queries, lengths or max_new_tokens, vlm.continuation(stem) if stem else [], ends)
     choose = Choice(uniform.to(vlm.device), temperature, top_p)
     tree, hidden = _planted(vlm, prompts, queries, max_new_tokens + len(answers.stem), steps)
     after: dict[int, Tensor] = {}

@@ -169,10 +169,10 @@ class VLM(nn.Module):
             text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
             if placeholder:
                 text = text.replace(self.processor.image_token, placeholder, 1)
-            self._prompt_ids[key] = tuple(self.tokenizer(text, add_special_tokens=not self._begins(text))["input_ids"])
+            self._prompt_ids[key] = tuple(self.tokenizer(text, add_special_tokens=not self.begins(text))["input_ids"])
         return self._prompt_ids[key]
 
-    def _begins(self, text: str) -> bool:
+    def begins(self, text: str) -> bool:
         """Whether a prompt has its first token already: many templates write it, and the tokenizer would write it again."""
         return self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
 

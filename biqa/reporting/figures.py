@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from biqa.reporting.published import INSTABILITY_SETS
 from biqa.reporting.systems import System, load_answers
 from biqa.reporting.tables import Study
 
@@ -148,9 +149,10 @@ def _draw_system(axes: Axes, study: Study, system: System) -> None:
 
 def _draw_instability(figure: Figure, layout: Layout, study: Study) -> None:
     axes = figure.add_axes(layout.bars)
+    averaged = study.averaged(INSTABILITY_SETS)
     heights = np.arange(len(study.systems))[::-1]
     for (metric, label), colour, marker, shift in zip(DECISIONS.items(), COLOURS, MARKERS, (0.12, -0.12), strict=False):
-        measures = [study.mean(system, metric) for system in study.systems]
+        measures = [study.mean(system, metric, averaged) for system in study.systems]
         drawn = [(height + shift, measure.estimate) for height, measure in zip(heights, measures, strict=True) if measure is not None]
         values = np.array([(height, found.value, found.value - found.low, found.high - found.value) for height, found in drawn]).reshape(-1, 4)
         bars = np.nan_to_num(values[:, 2:].T)  # an unknown interval is drawn as none
@@ -160,9 +162,9 @@ def _draw_instability(figure: Figure, layout: Layout, study: Study) -> None:
     axes.set_xlim(left=0)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    averaged = f"mean over {len(study.datasets)} data sets, " if len(study.datasets) > 1 else ""
+    of = f"{study.heading(averaged)}, " if len(study.datasets) > 1 else ""
     centre = (layout.width - RIGHT - (NAMES + BARS) / 2) / layout.width
-    text = f"instability (%){_asked(study.systems)}\n{averaged}bars: 95 % intervals over images"
+    text = f"instability (%){_asked(study.systems)}\n{of}bars: 95 % intervals over images"
     figure.text(centre, 0.1 / layout.height, text, ha="center", va="bottom")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(centre, 1), ncols=2, title="level of a query")

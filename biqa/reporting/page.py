@@ -28,6 +28,8 @@ class PageTable:
     notes: tuple[str, ...] = ()
     groups: tuple[tuple[str, int], ...] = ()
     """(name, number of columns) above the headings, which they cover from the second on."""
+    words: bool = False
+    """Whether it holds words rather than figures: they begin at the left, and go on below where the window is narrow."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     """(name, value), such as ("given level", "good")."""
     description: str
+    levels: tuple[tuple[str, float], ...] = ()
+    """(level, probability), worst level first; () where they are not shown."""
 
 
 @dataclass(frozen=True)

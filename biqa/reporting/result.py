@@ -87,11 +87,16 @@ def write_result(result: Mapping[str, Any], path: Path) -> None:
     write_json({key: result[key] for key in KEYS}, path)
 
 
+def json_text(values: Mapping[str, Any]) -> str:
+    """As JSON. Floats that are not finite become null, paths become text."""
+    return json.dumps(_finite(values), indent=1, allow_nan=False, default=str) + "\n"
+
+
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write JSON under a temporary name first. Floats that are not finite become null, paths become text."""
+    """Write `json_text` under a temporary name first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(_finite(values), indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    temporary.write_text(json_text(values), encoding="utf-8")
     temporary.replace(path)
 
 
@@ -185,8 +190,8 @@ def render_result(result: Mapping[str, Any]) -> Group:
     table.add_column("95 % intervals over images")
     for name in datasets:
         table.add_column(f"{name}, {result['data'][name]['images']} images", justify="right")
-    for metric, label in _rows(result["metrics"]).items():
-        table.add_row(label, *(_interval_text(metric, result["metrics"][name].get(metric)) for name in datasets))
+    for metric, label in shown_metrics(result["metrics"]).items():
+        table.add_row(label, *(figure_text(metric, result["metrics"][name].get(metric)) for name in datasets))
     notes = (
         [f"N = {sampling['repeats']} queries an image at T = {sampling['temperature']:g}, top-p {sampling['top_p']:g}"] if sampling["repeats"] else []
     )
@@ -220,7 +225,7 @@ def _feature_table(title: str, figures: Mapping[str, Mapping[str, float]], over:
         accuracy, majority, gain = (figures[metric + place] for metric in BY_FEATURE)
         difference = interval_text(gain, signed=True)
         label = place.partition("/")[2].replace("_", " ") or "mean over features"
-        cells = _interval_text("accuracy", accuracy), f"{majority['value']:.3f}", difference
+        cells = figure_text("accuracy", accuracy), f"{majority['value']:.3f}", difference
         table.add_row(label, *cells, end_section=place.endswith(f"/{features[-1]}"))
     return table
 
@@ -233,7 +238,7 @@ def _cost(result: Mapping[str, Any]) -> str:
     return f"Seconds: {phases}; {sum(seconds.values()):.0f} in all." + (f" Peak memory {peak:.1f} GB." if peak else "")
 
 
-def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
+def shown_metrics(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
     """Metrics to show and their labels: the known ones in a fixed order, then the others by their names. Those by feature are not
     among them."""
     by_feature = {metric + over for metric in BY_FEATURE for over in COUNTED}
@@ -246,7 +251,7 @@ def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str,
     return shown | {metric: NAMES.get(metric, metric.replace("_", " ")) for metric in others}
 
 
-def _interval_text(metric: str, figure: Mapping[str, float] | None) -> str:
+def figure_text(metric: str, figure: Mapping[str, float] | None) -> str:
     """ "0.712 [0.67, 0.75]"; percentages with one digit; "undefined" for NaN."""
     percent = metric in STABILITY or metric in SHOWN_IF_POSITIVE
     return interval_text(figure, digits=(1, 1) if percent else (3, 2))

@@ -1,11 +1,15 @@
 """From finished runs to the rows of a table: which runs are one system, and its figures as a mean over seeds with draws to compare them by."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biqa.config.identity import flat, may_change
 from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
 from biqa.evaluation.answers import read_answers
 from biqa.evaluation.bootstrap import Estimate, draw_counts, estimate
@@ -31,6 +35,8 @@ class System:
     descriptions: str
     data: str
     """The choice of data, or "" where runs on several data sets form one row."""
+    options: str
+    """Further options that tell it from others of its name, "" where there are none."""
     runs: tuple[FoundRun, ...]
 
     def runs_on(self, dataset: str) -> list[FoundRun]:
@@ -70,7 +76,8 @@ class Measure:
 def group_systems(runs: Sequence[FoundRun]) -> list[System]:
     """Runs as systems, in the order of `STAGE_NAMES`. Runs of other stages (perception) are left out.
 
-    A name says the model, tuning, descriptions or stage-2 training text wherever runs of one stage differ in it. Runs of one system trained on
+    A name says the model, tuning, descriptions or stage-2 training text wherever runs of one stage differ in it, and then every further option in
+    which runs of that name differ. Runs of one system trained on
     different data sets share a row when no data set was measured twice; otherwise the name says the data.
 
     Raises:
@@ -84,15 +91,16 @@ def group_systems(runs: Sequence[FoundRun]) -> list[System]:
             f"Make them with python -m biqa.run sweep=main_table, or choose others with runs= and only=."
         )
     by_data = bool(_clashes(scoring, ignore_data=True))
+    keys = _keys(scoring, ignore_data=not by_data)
     clashes = _clashes(scoring, ignore_data=False)
     if clashes:
         first, second = clashes[0]
         raise IncompatibleChoice(
-            f"{first.folder} and {second.folder} are the same system with the same seed: they differ in an option that the table has no name for. "
+            f"{first.folder} and {second.folder} are the same system with the same seed: they differ in nothing that a table has a name for. "
             f"Leave one out: only=[...] takes patterns of the run names to keep."
         )
-    keys = dict.fromkeys(_key(run, ignore_data=not by_data) for run in scoring)
-    systems = [_system(key, [run for run in scoring if _key(run, ignore_data=not by_data) == key], list(keys)) for key in keys]
+    distinct = list(dict.fromkeys(keys.values()))
+    systems = [_system(key, [run for run in scoring if keys[run.folder] == key], distinct) for key in distinct]
     return sorted(systems, key=lambda system: (list(STAGE_NAMES).index(system.stage), system.name))
 
 
@@ -104,8 +112,9 @@ def datasets_of(systems: Sequence[System]) -> list[str]:
 def baseline_of(system: System, systems: Sequence[System], stage: str) -> System | None:
     """The system of a stage with the same model and data (and tuning and descriptions, where there are several); None where there is not one."""
     same = [other for other in systems if other.stage == stage and (other.model, other.data) == (system.model, system.data)]
-    exact = [other for other in same if (other.tuning, other.descriptions) == (system.tuning, system.descriptions)]
-    found = exact or same
+    nearest = [other for other in same if (other.tuning, other.descriptions) == (system.tuning, system.descriptions)] or same
+    exact = [other for other in nearest if other.options == system.options] or [other for other in nearest if not other.options]
+    found = nearest if len(nearest) == 1 else exact
     return found[0] if len(found) == 1 else None
 
 
@@ -116,7 +125,7 @@ def measure_system(system: System, dataset: str, *, resamples: int, seed: int) -
         BadRecord: an answers table does not give the figures of its result.json.
     """
     runs = system.runs_on(dataset)
-    drawn = [_draws(run, dataset, resamples, seed) for run in runs]
+    drawn = [draws_of(run, dataset, resamples, seed) for run in runs]
     measures: dict[str, Measure] = {}
     for metric in TABLE_METRICS:
         if not runs or not all(metric in run.result["metrics"][dataset] for run in runs):
@@ -150,10 +159,15 @@ def load_answers(run: FoundRun, dataset: str) -> Answers | None:
     return answers_by_dataset(read_answers(path))[dataset] if path.is_file() else None
 
 
-Key = tuple[str, str, str, str, str, str]
+Key = tuple[str, str, str, str, str, str, str]
+
+NAMED = ("seed", "data.", "stage._target_", "stage.descriptions", "evaluation.", "test.")
+"""Options that a row is named by already, or that say nothing of the system."""
+ASKED = {"sampling.repeats": "N", "sampling.temperature": "T", "sampling.top_p": "top-p"}
+"""Options of asking, as a table calls them."""
 
 
-def _key(run: FoundRun, *, ignore_data: bool) -> Key:
+def _named_by(run: FoundRun, *, ignore_data: bool) -> tuple[str, str, str, str, str, str]:
     """Stage, model, tuning, descriptions, training text of stage 2, data."""
     choices = run.result["run"]
     text = run.result["config"].get("stage", {}).get("descriptions", "") if choices["stage"] == "inference" else ""
@@ -161,13 +175,35 @@ def _key(run: FoundRun, *, ignore_data: bool) -> Key:
     return choices["stage"], choices["model"], tuning, choices["descriptions"], text, "" if ignore_data else choices["data"]
 
 
+def _keys(runs: Sequence[FoundRun], *, ignore_data: bool) -> dict[Path, Key]:
+    """Run folder -> what tells its system from the others: `_named_by`, and the further options in which runs of one such name differ."""
+    named = {run.folder: _named_by(run, ignore_data=ignore_data) for run in runs}
+    options = {run.folder: _further_options(run) for run in runs}
+    keys = {}
+    for run in runs:
+        others = [options[other.folder] for other in runs if named[other.folder] == named[run.folder]]
+        apart = sorted({name for other in others for name in other if len({str(one.get(name)) for one in others}) > 1})
+        own = options[run.folder]
+        said = [f"{ASKED.get(name, name)}={own[name]:g}" if name in ASKED else f"{name}={own[name]}" for name in apart if own.get(name) is not None]
+        keys[run.folder] = (*named[run.folder], ", ".join(said))
+    return keys
+
+
+def _further_options(run: FoundRun) -> dict[str, Any]:
+    """Options that change what is computed and that `_named_by` does not name; the seed in names of other runs is left open."""
+    kept = {name: value for name, value in flat(run.result["config"]).items() if not may_change(name) and not name.startswith(NAMED)}
+    seed = re.compile(rf"-s{run.result['seed']}(?!\d)")
+    return {name: seed.sub("-s*", value) if isinstance(value, str) else value for name, value in kept.items()}
+
+
 def _clashes(runs: Sequence[FoundRun], *, ignore_data: bool) -> list[tuple[FoundRun, FoundRun]]:
     """Pairs of runs that would stand in the same cell with the same seed."""
+    keys = _keys(runs, ignore_data=ignore_data)
     seen: dict[tuple[Key, int, str], FoundRun] = {}
     found = []
     for run in runs:
         for dataset in run.result["metrics"]:
-            place = (_key(run, ignore_data=ignore_data), run.result["seed"], dataset)
+            place = (keys[run.folder], run.result["seed"], dataset)
             if place in seen:
                 found.append((seen[place], run))
             seen[place] = run
@@ -176,22 +212,28 @@ def _clashes(runs: Sequence[FoundRun], *, ignore_data: bool) -> list[tuple[Found
 
 def _system(key: Key, runs: Sequence[FoundRun], keys: Sequence[Key]) -> System:
     """One system, named by its stage and by what else tells it from the others."""
-    stage, model, tuning, descriptions, text, data = key
+    stage, model, tuning, descriptions, text, data, options = key
     siblings = [other for other in keys if other[0] == stage]
     models = {other[1] for other in keys}
     parts = [model] if len(models) > 1 else []
     named = ((tuning, 2, "{}"), (descriptions, 3, "{} descriptions"), (text, 4, "trained on {} text"), (data, 5, "{}"))
     parts += [form.format(part) for part, position, form in named if len({other[position] for other in siblings}) > 1]
+    parts += [options] if options else []
     ways = {str(run.result["sampling"]) for run in runs}
-    if len(ways) > 1:
+    if len(ways) > 1:  # its config does not say so: a result that was put together by hand
         raise IncompatibleChoice(
             f"{' and '.join(str(run.folder) for run in runs)} are one system asked in different ways: {' and '.join(sorted(ways))}. "
             f"Measure them with the same sampling options, or leave some out: only=[...] takes patterns of the run names to keep."
         )
-    return System(", ".join([STAGE_NAMES[stage], *parts]), stage, model, tuning, descriptions, data, tuple(runs))
+    return System(", ".join([STAGE_NAMES[stage], *parts]), stage, model, tuning, descriptions, data, options, tuple(runs))
 
 
-def _draws(run: FoundRun, dataset: str, resamples: int, seed: int) -> dict[str, NDArray[np.float64]] | None:
+def draws_of(run: FoundRun, dataset: str, resamples: int, seed: int) -> dict[str, NDArray[np.float64]] | None:
+    """`TABLE_METRICS` of a run in each resample of the images of a data set, shape [resamples]; None where its answers table is missing.
+
+    Raises:
+        BadRecord: the table does not give the figures of its result.json.
+    """
     answers = load_answers(run, dataset)
     if answers is None:
         return None

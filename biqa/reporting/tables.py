@@ -98,24 +98,32 @@ class Study:
         found = (self.measures[system.name, dataset].get(metric) for dataset in datasets)
         return [measure for measure in found if measure is not None]
 
-    def mean(self, system: System, metric: str) -> Measure | None:
-        """Mean over all data sets; None where one is missing."""
-        found = self.of(system, metric, self.datasets)
-        return mean_measure(found) if found and len(found) == len(self.datasets) else None
+    def averaged(self, paper: Sequence[str]) -> tuple[str, ...]:
+        """The data sets that a mean is taken over: those that the paper takes one over, where all of them were measured; else those with human
+        opinions of their images; else all."""
+        if set(paper) <= set(self.datasets):
+            return tuple(paper)
+        return tuple(dataset for dataset in self.datasets if not self.stand_in(dataset)) or self.datasets
+
+    def mean(self, system: System, metric: str, datasets: Sequence[str]) -> Measure | None:
+        """Mean over data sets; None where one is missing."""
+        found = self.of(system, metric, datasets)
+        return mean_measure(found) if found and len(found) == len(datasets) else None
 
     def stand_in(self, dataset: str) -> bool:
         """Whether a data set's labels are not human opinions of its very images."""
         return any(run.result["data"][dataset]["stand_in"] for run in self.runs if dataset in run.result["data"])
 
-    @property
-    def overall(self) -> str:
-        """What a mean over all data sets is called: the data set itself where there is one."""
-        return self.datasets[0] if len(self.datasets) == 1 else MEAN
+    def heading(self, datasets: Sequence[str]) -> str:
+        """What a column over some data sets is called."""
+        if len(datasets) == 1:
+            return datasets[0]
+        return "mean over data sets" if set(datasets) == set(self.datasets) else f"mean over {', '.join(datasets)}"
 
-    @property
-    def any_stand_in(self) -> bool:
-        """Whether a mean over all data sets rests on stand-in labels too."""
-        return any(self.stand_in(dataset) for dataset in self.datasets)
+    def compared(self, averaged: Sequence[str]) -> list[tuple[str, ...]]:
+        """What gains are taken over: the mean, and each stand-in by itself where it is not in that."""
+        apart = [(dataset,) for dataset in self.datasets if dataset not in averaged and self.stand_in(dataset)]
+        return [tuple(averaged), *apart]
 
 
 def study_runs(runs: Sequence[FoundRun], *, baseline: str, resamples: int, seed: int) -> Study:
@@ -139,27 +147,27 @@ def study_runs(runs: Sequence[FoundRun], *, baseline: str, resamples: int, seed:
 
 def accuracy_table(study: Study, command: str) -> Table:
     """Table 1: SRCC and PLCC of each system by data set, the mean over data sets, and the gain over the baseline (paired bootstrap)."""
-    metrics, over = ("srcc", "plcc"), f"gain over {STAGE_NAMES[study.baseline]}"
-    columns = _columns(study, metrics, "correlation") + [
-        Column(over, LABELS[m], study.overall, f"{m}_gain", "gain", study.any_stand_in) for m in metrics
-    ]
-    rows, notes = _rows(study, metrics)
-    gains = {figure.metric: Cell(figure.value, printed=figure.printed) for figure in published.GAINS}
-    paper = tuple(gains.get(column.metric.removesuffix("_gain")) if column.kind == "gain" else None for column in columns)
+    metrics, averaged = ("srcc", "plcc"), study.averaged(published.ACCURACY_SETS)
+    changes = _changes(study, metrics, averaged, f"gain over {STAGE_NAMES[study.baseline]}", "gain")
+    columns = _columns(study, metrics, "correlation", averaged) + changes
+    rows, notes = _rows(study, metrics, averaged)
+    gains = {f"{figure.metric}_gain": Cell(figure.value, printed=figure.printed) for figure in published.GAINS}
+    first = changes[: len(metrics)]  # a stand-in by itself is not what the paper's figure is of
+    paper = tuple(gains[column.metric] if column in first else None for column in columns)
     rows.append(Row(f"paper ({published.BACKBONE}; {published.GAIN_DATASETS})", paper, paper=True))
     caption = "Accuracy: Spearman (SRCC) and Pearson (PLCC, raw scores) correlation with human opinion; higher is better."
     quoted = f"The row of the paper: {published.GAINS[0].source} ({published.GAIN_DATASETS}); other images, another backbone, and no interval."
-    return Table("accuracy", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
+    return Table("accuracy", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *provenance(study)))
 
 
 def stability_table(study: Study, command: str) -> Table:
     """Table 2: instability of each system by data set for both decisions, N and T, and the change against the baseline (paired bootstrap)."""
-    metrics, over = ("instability_sampled", "instability_argmax"), f"change against {STAGE_NAMES[study.baseline]} (points)"
+    metrics, averaged = ("instability_sampled", "instability_argmax"), study.averaged(published.INSTABILITY_SETS)
     asked = [Column("asked", "N", "", "repeats", "number"), Column("asked", "T", "", "temperature", "number")]
-    changes = [Column(over, LABELS[m], study.overall, f"{m}_gain", "points", study.any_stand_in) for m in metrics]
-    columns = asked + _columns(study, metrics, "percent") + changes
+    columns = asked + _columns(study, metrics, "percent", averaged)
+    columns += _changes(study, metrics, averaged, f"change against {STAGE_NAMES[study.baseline]} (points)", "points")
     columns.append(Column("published", "decision unknown", published.INSTABILITY_DATASETS, "instability", "percent"))
-    rows, notes = _rows(study, metrics)
+    rows, notes = _rows(study, metrics, averaged)
     sampling = {system.name: system.sampling for system in study.systems}
     asked_of = {name: tuple(Cell(float(options[column.metric])) for column in asked) for name, options in sampling.items()}
     rows = [Row(row.system, (*asked_of[row.system], *row.cells, None)) for row in rows]  # the last column is the paper's
@@ -173,45 +181,65 @@ def stability_table(study: Study, command: str) -> Table:
     quoted = (
         f"The rows of the paper: {published.INSTABILITY_BASELINE.source}; its formula, N and T are not published, so they need not be comparable."
     )
-    return Table("instability", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *_provenance(study)))
+    return Table("instability", caption, command, tuple(columns), tuple(rows), (*notes, quoted, *provenance(study)))
 
 
-def _columns(study: Study, metrics: Sequence[str], kind: Kind) -> list[Column]:
-    """Columns of every data set, and of their mean where there are several."""
+def _columns(study: Study, metrics: Sequence[str], kind: Kind, averaged: Sequence[str]) -> list[Column]:
+    """Columns of every data set, and of the mean over some where these are several."""
     groups = {dataset: (dataset, study.stand_in(dataset)) for dataset in study.datasets}
-    groups |= {MEAN: ("mean over data sets", study.any_stand_in)} if len(study.datasets) > 1 else {}
+    groups |= {MEAN: (study.heading(averaged), any(map(study.stand_in, averaged)))} if len(averaged) > 1 else {}
     return [Column(group, LABELS[metric], dataset, metric, kind, mark) for dataset, (group, mark) in groups.items() for metric in metrics]
 
 
-def _rows(study: Study, metrics: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Rows with the cells of `_columns` and of the gains, and notes on gains that are missing or partial."""
+def _changes(study: Study, metrics: Sequence[str], averaged: Sequence[str], over: str, kind: Kind) -> list[Column]:
+    """Columns of differences to the baseline, of what `Study.compared` says."""
+    compared = study.compared(averaged)
+    return [
+        Column(
+            over if len(compared) == 1 else f"{over}, {study.heading(datasets)}",
+            LABELS[metric],
+            datasets[0] if len(datasets) == 1 else MEAN,
+            f"{metric}_gain",
+            kind,
+            any(map(study.stand_in, datasets)),
+        )
+        for datasets in compared
+        for metric in metrics
+    ]
+
+
+def _rows(study: Study, metrics: Sequence[str], averaged: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Rows with the cells of `_columns` and of `_changes`, and notes on gains that are missing or partial."""
     rows, notes = [], []
     for system in study.systems:
         found = [study.measures[system.name, dataset].get(metric) for dataset in study.datasets for metric in metrics]
-        found += [study.mean(system, metric) for metric in metrics] if len(study.datasets) > 1 else []
-        gains, note = _gains(study, system, metrics)
-        rows.append(Row(system.name, (*(_cell(measure) for measure in found), *gains)))
-        notes += [note] if note else []
+        found += [study.mean(system, metric, averaged) for metric in metrics] if len(averaged) > 1 else []
+        changes: list[Cell | None] = []
+        for datasets in study.compared(averaged):
+            gains, note = _gains(study, system, metrics, datasets)
+            changes += gains
+            notes += [note] if note and note not in notes else []
+        rows.append(Row(system.name, (*(measure_cell(measure) for measure in found), *changes)))
     return rows, notes
 
 
-def _gains(study: Study, system: System, metrics: Sequence[str]) -> tuple[list[Cell | None], str]:
-    """Differences to the baseline over the data sets whose test images both answered, and a note where that is not all of them."""
+def _gains(study: Study, system: System, metrics: Sequence[str], datasets: Sequence[str]) -> tuple[list[Cell | None], str]:
+    """Differences to the baseline over those of the data sets whose test images both answered, and a note where that is not all of them."""
+    nothing: list[Cell | None] = [None] * len(metrics)
     if system.stage == study.baseline:
-        return [None] * len(metrics), ""
+        return nothing, ""
     base = baseline_of(system, study.systems, study.baseline)
     if base is None:
-        return [None] * len(
-            metrics
-        ), f"{system.name}: no gain, there is no single {STAGE_NAMES[study.baseline]} run of the same kind to compare with."
-    measured = [dataset for dataset in study.datasets if system.runs_on(dataset) and base.runs_on(dataset)]
+        return nothing, f"{system.name}: no gain, there is no single {STAGE_NAMES[study.baseline]} run of the same kind to compare with."
+    measured = [dataset for dataset in datasets if system.runs_on(dataset) and base.runs_on(dataset)]
     shared = [dataset for dataset in measured if system.fingerprints(dataset) == base.fingerprints(dataset)]
-    left_out = [dataset for dataset in study.datasets if dataset not in shared]
+    left_out = [dataset for dataset in datasets if dataset not in shared]
     note = f"{system.name}: the gain leaves out {', '.join(left_out)}, where the two did not answer the same images." if left_out else ""
-    return [_gain(study, system, base, metric, shared) for metric in metrics], note
+    return [change(study, system, base, metric, shared) for metric in metrics], note
 
 
-def _gain(study: Study, system: System, base: System, metric: str, datasets: Sequence[str]) -> Cell | None:
+def change(study: Study, system: System, base: System, metric: str, datasets: Sequence[str]) -> Cell | None:
+    """Mean over data sets of one system minus that of another, with the interval of the paired bootstrap; None where one lacks the metric on one."""
     ours, theirs = study.of(system, metric, datasets), study.of(base, metric, datasets)
     if not ours or len(ours) != len(theirs):
         return None
@@ -223,14 +251,15 @@ def _gain(study: Study, system: System, base: System, metric: str, datasets: Seq
     return Cell(found.value, found.low, found.high, by_seed, found.p)
 
 
-def _cell(measure: Measure | None) -> Cell | None:
+def measure_cell(measure: Measure | None) -> Cell | None:
+    """A measure as it stands in a table."""
     if measure is None:
         return None
     found = measure.estimate
     return Cell(found.value, found.low, found.high, tuple(measure.by_seed.items()))
 
 
-def _provenance(study: Study) -> tuple[str, ...]:
+def provenance(study: Study) -> tuple[str, ...]:
     """Notes below a table: what the marks mean, and what made the figures."""
     results = [run.result for run in study.runs]
     stand_ins = [dataset for dataset in study.datasets if study.stand_in(dataset)]

@@ -1,7 +1,9 @@
 """What all stages share: the step, the optimiser, the schedule, the validation figures."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,7 +21,7 @@ from biqa.models.sampling import SampledTexts, level_probabilities, sample, unif
 from biqa.models.sharding import shard
 from biqa.models.vllm_engine import VllmEngine
 from biqa.models.vlm import VLM, Prompt
-from biqa.stages.features import KnownImages
+from biqa.stages.features import KnownImages, SeenImages
 from biqa.stages.losses import answer_loss, level_loss
 from biqa.stages.together import gathered, weight_of_means, world
 
@@ -77,12 +79,14 @@ class StageModule(L.LightningModule):
         self.level_weight = 1.0
         self.step_loss: Tensor | None = None
         """The loss of the last step here."""
-        self.known: KnownImages | None = None
-        """Features of images, where they are looked up."""
+        self.known: KnownImages | SeenImages | None = None
+        """Features of images, where they are looked up; or images that were read ahead."""
         self.steps: CompiledSteps | None = None
         """The step of decoding, where it is compiled."""
         self.engine: VllmEngine | None = None
         """What answers in the model's place; None: the model does."""
+        self.rehearsed: Sequence[int] = ()
+        """Tokens after which answers end, in turn, where it is only seen how long they take: those of texts to be learnt. Empty: as they end."""
         self.strict_loading = False  # a checkpoint holds what learns, and no more
         # every process has all scores when they are computed: see on_validation_epoch_end
         alone: dict[str, Any] = {"sync_on_compute": False}
@@ -94,8 +98,8 @@ class StageModule(L.LightningModule):
         """The example that this stage learns from an item."""
         raise NotImplementedError
 
-    def learn_without_steps(self, train: Sequence[Item]) -> None:
-        """What a stage learns at once: nothing, unless it `learns_without_steps`."""
+    def learn_without_steps(self, train: Sequence[Item], kept: Path | None = None) -> None:
+        """What a stage learns at once, kept in a file: nothing, unless it `learns_without_steps`."""
 
     def image_prompt(self, item: Item, question: str) -> Prompt:
         """The question about the item's image, with its features where they are known."""
@@ -122,7 +126,7 @@ class StageModule(L.LightningModule):
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] (Lightning leaves it out)
 
     def _know(self, items: Sequence[Item], *, halves: bool) -> None:
-        if self.known is not None:
+        if isinstance(self.known, KnownImages):
             self.known.learn([item.record for item in items], self.trainer.precision_plugin.forward_context(), halves=halves)
 
     def described_length(self, item: Item) -> int:
@@ -208,7 +212,12 @@ class StageModule(L.LightningModule):
         how: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens, "stem": stem}
         if self.engine is not None:
             return self.engine.sample(prompts, numbers, **how)
-        return sample(self.vlm, prompts, numbers, steps=self.steps, **how)
+        return sample(self.vlm, prompts, numbers, steps=self.steps, lengths=self.lengths(len(items) * (self.repeats + 1)), **how)
+
+    def lengths(self, answers: int) -> list[int] | None:
+        """Tokens of so many answers where they are `rehearsed`."""
+        turn = itertools.cycle(self.rehearsed)
+        return [min(self.max_new_tokens, length) for length in itertools.islice(turn, answers)] or None
 
     def level_probabilities(self, prompts: Sequence[Prompt], stem: Sequence[int]) -> Tensor:
         """Level distribution after each prompt and the stem, [B, 5]."""

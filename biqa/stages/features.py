@@ -1,9 +1,8 @@
 """Prompts about images whose tower features lie on disk, and how they come there."""
 
 import hashlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from biqa.data.collate import widened
 from biqa.data.contents import contents_kept_in
-from biqa.data.images import VERSION, image_of
+from biqa.data.images import VERSION, image_of, read_ahead
 from biqa.data.module import halved
 from biqa.data.record import Record
 from biqa.data.shares import share
@@ -84,27 +83,56 @@ class KnownImages:
             BadRecord: an image does not decode.
         """
         self._known = {}
-        reason = "" if self.vlm.takes_features else "this release of transformers takes no features in place of images"
-        if reason or any(gathered(sees_at_random(self.vlm))):
-            say_once(self._unused(reason or "dropout acts in the tower"))
+        if reason := self._no_use():
+            say_once(self._unused(reason))
             return
         with torch.inference_mode(False), torch.no_grad(), computing:
             self._shelf = self._shelf or shelf_of(self.vlm, self.precision)
             store = FeatureStore(self.folder, self._shelf, self.most_gb)
             try:
                 named = self._named(records, halves)
-                _Wanted(self.vlm, store, named, halves).complete()
+                _Wanted(self.vlm, store, dict(named), halves).complete()
             except OSError as error:
                 store.take_back()
                 say_once(self._unused(error.strerror or str(error)))
                 return
-        self._known = {_picture(record): store[name] for name, record in named.items()}
+        self._known = {_picture(record): store[name] for name, record in named}
+
+    def needs(self, records: Sequence[Record], computing: AbstractContextManager[object], *, halves: bool) -> "Needs":
+        """What `learn` would take for these images, of which a few go through the tower. Nothing is written.
+
+        Args:
+            records: at least one; the others: see `learn`.
+        """
+        if reason := self._no_use():
+            return Needs(refused=reason)
+        with torch.inference_mode(False), torch.no_grad(), computing:
+            self._shelf = self._shelf or shelf_of(self.vlm, self.precision)
+            store = FeatureStore(self.folder, self._shelf, self.most_gb)
+            try:
+                named = dict(self._named(records, halves))
+            except OSError as error:
+                return Needs(refused=error.strerror or str(error))
+            wanted = _Wanted(self.vlm, store, named, halves)
+            missing = len(store.absent(list(named)))
+            images = [image_of(record) for record in list(named.values())[:AT_ONCE]]
+            wanted.look_at(images)  # warms up
+            started = time.perf_counter()
+            size = sum(wanted.look_at(images)) // len(images)
+            seconds = (time.perf_counter() - started) / len(images)
+        return Needs(missing, size, seconds, store.too_much(size * missing, size * (len(named) - missing)))
+
+    def _no_use(self) -> str:
+        """Why nothing is looked up, if that is so."""
+        if not self.vlm.takes_features:
+            return "this release of transformers takes no features in place of images"
+        return "dropout acts in the tower" if any(gathered(sees_at_random(self.vlm))) else ""
 
     def _unused(self, reason: str) -> str:
         return f"features of images are not kept in {self.folder}: {reason}. The tower sees every image anew, with the same result."
 
-    def _named(self, records: Sequence[Record], halves: bool) -> dict[str, Record]:
-        """The images by a name for what the model is given of them. A file is read in one process for all."""
+    def _named(self, records: Sequence[Record], halves: bool) -> list[tuple[str, Record]]:
+        """Each image with a name for what the model is given of it; copies of one picture have one. A file is read in one process for all."""
         records = list({_picture(record): record for record in records}.values())
         paths = list(dict.fromkeys(path for others in gathered([record.path for record in records]) for path in others))
         mine = share(paths, rank(), world())
@@ -115,7 +143,51 @@ class KnownImages:
             path, size = _picture(record)
             return hashlib.sha256(repr((found[path], size, VERSION if size else 0, halves)).encode()).hexdigest()[:32]
 
-        return {name(record): record for record in records}
+        return [(name(record), record) for record in records]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What it takes to know images."""
+
+    missing: int = 0
+    """Images whose features are not on disk."""
+    size: int = 0
+    """Bytes of an image's."""
+    seconds: float = 0.0
+    """An image that is missing, but for its decoding, which other threads do."""
+    refused: str = ""
+    """Why the tower will see every image anew; nothing where features are kept."""
+
+
+class SeenImages:
+    """Prompts about images that somebody has read: what the tower needs of each is at hand, and the image itself is not needed any more.
+
+    Args:
+        vlm: the model.
+    """
+
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm = vlm
+        self._of: dict[int, Prompt] = {}
+
+    def add(self, record: Record, image: Image) -> Prompt:
+        """Make the tower's inputs of an image, for the record that stands for it.
+
+        Raises:
+            BadRecord: the family's image processor takes no image of that shape.
+        """
+        self._of[id(record)] = self.vlm.prompt("", image)
+        return self._of[id(record)]
+
+    def prompt(self, record: Record, question: str) -> Prompt:
+        """The question about an image that was added."""
+        seen = self._of[id(record)]
+        return Prompt(self.vlm.question_ids(question, seen.placeholder), seen.image, seen.placeholder)
+
+    def forget(self, record: Record) -> None:
+        """Let an image go."""
+        del self._of[id(record)]
 
 
 @dataclass(frozen=True)
@@ -173,7 +245,7 @@ class _Wanted:
         """Let images go through the tower: bytes of each one's features."""
         batches = [names[at : at + AT_ONCE] for at in range(0, len(names), AT_ONCE)]
         most = largest(len(batches)) if self.vlm.sharded else len(batches)  # asked first: a pass waits for all processes
-        images = _decoded([self.records[name] for name in names])
+        images = read_ahead(image_of, [self.records[name] for name in names], readers=READERS, ahead=AHEAD)
         console = Console(stderr=True)
         hidden = not console.is_terminal or len(names) <= FEW or not first()
         sizes = []
@@ -186,6 +258,11 @@ class _Wanted:
         for _ in range(most - len(batches)):  # keep those processes company that have more
             self._features([self._asked(image_of(next(iter(self.records.values()))))])
         return sizes
+
+    def look_at(self, images: Sequence[Image]) -> list[int]:
+        """Bytes of the features of at most `AT_ONCE` images, which are not kept: computed as the others are, and on the host when this returns."""
+        prompts = [self._asked(image) for image in images]
+        return [sum(value.cpu().nbytes for value in features.values()) for features in self._features(prompts)]
 
     def _features(self, prompts: list[Prompt]) -> list[dict[str, Tensor]]:
         filled_up = prompts + prompts[-1:] * (AT_ONCE - len(prompts))
@@ -209,18 +286,6 @@ def _mine(missing: Sequence[Sequence[str]], process: int) -> list[str]:
         for name in names:
             lacking.setdefault(name, []).append(other)
     return [name for place, (name, processes) in enumerate(lacking.items()) if processes[place % len(processes)] == process]
-
-
-def _decoded(records: Sequence[Record]) -> Iterator[Image]:
-    """The images one after another; some that come next are decoded meanwhile."""
-    with ThreadPoolExecutor(READERS) as pool:
-        coming: deque[Future[Image]] = deque()
-        for record in records:
-            coming.append(pool.submit(image_of, record))
-            if len(coming) > AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def say_once(text: str) -> None:

@@ -1,5 +1,7 @@
 """One-stage tuning, the Q-Instruct way: image -> description and level in one answer. Zero-shot asks the same and trains nothing."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ class Joint(VerdictModule):
         """Score after the model's own greedy description: the level logits of the step follow the annotated one, which a test image has not."""
         prompts = [Prompt(tuple(example.prompt), example.image) for example in batch.examples]
         nothing = torch.zeros(len(prompts), 0, self.max_new_tokens)
-        answers = sample(self.vlm, prompts, nothing, temperature=1.0, top_p=1.0, max_new_tokens=self.max_new_tokens, stem=f" {STEM}")
+        how: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": self.max_new_tokens, "stem": f" {STEM}"}
+        answers = sample(self.vlm, prompts, nothing, lengths=self.lengths(len(prompts)), **how)
         assert answers.level_probabilities is not None
         return mean_score(answers.level_probabilities[:, 0])
 

@@ -24,6 +24,8 @@ FULL_IN_WORDS = re.compile(r"os error (\d+)")
 """How safetensors says it."""
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED")
 """How torch says it on CUDA and on the CPU."""
+GO_ON = "the same command with ckpt=last goes on"
+"""With a run, once there is room on the disk."""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -57,20 +59,21 @@ def size_of(value: object) -> int:
     return sum(map(size_of, inner))
 
 
-def no_disk_space(path: Path, reason: str, needed: int | None = None) -> NoDiskSpace:
+def no_disk_space(path: Path, reason: str, needed: int | None = None, then: str = GO_ON) -> NoDiskSpace:
     """The error to raise when `path` could not be written.
 
     Args:
         path: the file, or the folder where it would lie.
         reason: the system's words.
         needed: its size in bytes, where that is known.
+        then: what to do once there is room.
     """
     place = next(folder for folder in (path, *path.parents) if folder.is_dir())
     free = disk_usage(place).free
     size = f"it takes about {needed} bytes ({needed / 2**20:.1f} MB), " if needed else ""
     return NoDiskSpace(
         f"{path} cannot be written: {reason}. {size[:1].upper()}{size[1:]}{free} bytes ({free / 2**20:.1f} MB) are free there. "
-        f"What was written before is whole. Make room, and the same command with ckpt=last goes on."
+        f"What was written before is whole. Make room, and {then}."
     )
 
 
@@ -150,8 +153,13 @@ def _learned(batch: Batch, vlm: VLM) -> str:
 
 
 @contextmanager
-def limits_in_words(folder: Path) -> Iterator[None]:
-    """Raise `NoDiskSpace` or `OutOfMemory` in place of what libraries raise then; `folder` is where the run writes."""
+def limits_in_words(folder: Path, then: str = GO_ON) -> Iterator[None]:
+    """Raise `NoDiskSpace` or `OutOfMemory` in place of what libraries raise then.
+
+    Args:
+        folder: where files are written.
+        then: what to do once there is room.
+    """
     try:
         yield
     except MachineLimit:
@@ -159,7 +167,7 @@ def limits_in_words(folder: Path) -> Iterator[None]:
     except Exception as error:
         if reason := disk_error(error):
             named = getattr(error, "filename", None)
-            raise no_disk_space(Path(named) if isinstance(named, str) else folder, reason) from error
+            raise no_disk_space(Path(named) if isinstance(named, str) else folder, reason, then=then) from error
         if memory_error(error):
             raise out_of_memory(error) from error
         raise

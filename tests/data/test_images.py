@@ -1,5 +1,6 @@
 """Files to RGB."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biqa.data.images import load_image
+from biqa.data.images import as_seen, load_image, read_ahead
+from biqa.data.record import Reduction
 from biqa.errors import BadRecord
 
 RED = (200, 10, 20)
@@ -61,6 +63,63 @@ def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.gif")
     with pytest.raises(BadRecord, match=r"a\.gif: cannot be decoded .*Known formats: PNG, JPEG, BMP, TIFF, WEBP, JPEG2000"):
         load_image(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), r"^a\.png: cannot be read \(Permission denied\)\.$"),
+        (MemoryError(), r"cannot be decoded \(MemoryError\)"),
+    ],
+)
+def test_what_the_system_says_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(BadRecord, match=said):
+        load_image(Path("a.png"))
+
+
+def test_an_empty_file_and_a_text_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").write_text("no picture")
+    with pytest.raises(BadRecord, match=r"a\.png: cannot be decoded \(0 bytes\)"):
+        load_image(tmp_path / "a.png")
+    with pytest.raises(BadRecord, match=r"b\.png: cannot be decoded \(not recognised as a picture\)"):
+        load_image(tmp_path / "b.png")
+    with pytest.raises(BadRecord, match=r"cannot be read \(Is a directory\)"):
+        load_image(tmp_path)
+
+
+def test_an_open_image_is_seen_as_its_file_and_stays_as_it_is(tmp_path: Path, picture: Callable[..., Image.Image]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 64).crop((0, 0, 64, 40)).convert("RGBA").save(tmp_path / "a.png", exif=exif)
+    for shorter_side in (None, 20):
+        expected = load_image(tmp_path / "a.png", Reduction(shorter_side, None) if shorter_side else None)
+        with Image.open(tmp_path / "a.png") as opened:
+            found = as_seen(opened, "it", shorter_side)
+            assert (opened.mode, opened.size) == ("RGBA", (64, 40))
+        assert found.size == expected.size
+        assert np.array_equal(np.asarray(found), np.asarray(expected))
+    with pytest.raises(BadRecord, match="it: 10000 x 9000 pixels are more than 80,000,000"):
+        as_seen(Image.new("1", (10000, 9000)), "it")
+
+
+def test_things_are_read_ahead_in_their_order() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    read = read_ahead(lambda number: 2 * number, numbers(), readers=3, ahead=4)
+    assert next(read) == 0
+    assert taken == list(range(5))
+    assert list(read) == [2 * number for number in range(1, 50)]
+    assert list(read_ahead(str, [], readers=1, ahead=1)) == []
 
 
 def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

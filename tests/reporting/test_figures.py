@@ -87,4 +87,4 @@ def test_several_data_sets_share_a_panel(fabricate, tmp_path):
     assert axes_titles(figure)[0].startswith("one-stage (joint)\nmean SRCC")
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["koniq", "synthetic (stand-in)"]
-    assert any("mean over 2 data sets" in text.get_text() for text in figure.texts)
+    assert any("koniq, bars: 95 % intervals" in text.get_text() for text in figure.texts)  # no mean with a stand-in

@@ -74,6 +74,40 @@ def test_one_system_asked_in_two_ways_is_refused(fabricate, tmp_path):
         systems_in(tmp_path)
 
 
+def test_runs_that_differ_in_further_options_have_rows_that_say_which(fabricate, tmp_path):
+    for name, config in [
+        ("a", {"stage": {"target": "soft", "epochs": 5}, "trainer": {"devices": 1}}),
+        ("b", {"stage": {"target": "hard", "epochs": 5}, "trainer": {"devices": 4}}),
+    ]:
+        fabricate(tmp_path, name, "joint", config=config)
+    assert names_in(tmp_path) == ["one-stage (joint), stage.target=hard", "one-stage (joint), stage.target=soft"]
+
+
+def test_ways_of_asking_are_called_as_in_tables_and_what_is_not_set_is_not_said(fabricate, tmp_path):
+    for name, repeats, start in [("a", 4, None), ("b", 5, "base")]:
+        config = {"sampling": {"repeats": repeats, "temperature": 1.0}, "stage": {"init_from": start}}
+        fabricate(tmp_path, name, "joint", repeats=repeats, config=config)
+    assert names_in(tmp_path) == ["one-stage (joint), N=4", "one-stage (joint), N=5, stage.init_from=base"]
+
+
+def test_seeds_that_start_from_runs_of_their_seeds_are_one_system(fabricate, tmp_path):
+    for seed in (0, 1, 10):
+        fabricate(tmp_path, f"a{seed}", "joint", seed=seed, config={"stage": {"init_from": f"runs/x-s{seed}-y"}})
+    fabricate(tmp_path, "b", "joint", seed=0, config={"stage": {"init_from": "base"}})
+    assert names_in(tmp_path) == ["one-stage (joint), stage.init_from=base", "one-stage (joint), stage.init_from=runs/x-s*-y"]
+
+
+def test_a_gain_is_taken_over_the_baseline_with_the_same_further_options(fabricate, tmp_path):
+    for stage in ("joint", "inference"):
+        for target in ("hard", "soft"):
+            fabricate(tmp_path, f"{stage}-{target}", stage, config={"stage": {"target": target}})
+    systems = systems_in(tmp_path)
+    bases = {system.name: baseline_of(system, systems, "joint") for system in systems if system.stage == "inference"}
+    assert {name: base and base.name for name, base in bases.items()} == {
+        f"two-stage, stage.target={target}": f"one-stage (joint), stage.target={target}" for target in ("hard", "soft")
+    }
+
+
 def test_nothing_that_scores_images(fabricate, tmp_path):
     fabricate(tmp_path, "a", "perception")
     with pytest.raises(RunNotFound, match=r"None of the 1 runs found scores images.*sweep=main_table"):

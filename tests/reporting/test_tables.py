@@ -89,11 +89,16 @@ def test_published_figures_stand_beside_ours(runs):
         assert any("arXiv 2512.09555" in note for note in table.notes)
 
 
-def test_stand_ins_are_marked_and_noted(fabricate, runs):
-    fabricate(runs, "real", "joint", dataset="koniq", stand_in=False)
+def test_stand_ins_are_marked_and_noted_and_no_mean_is_taken_with_them(fabricate, runs):
+    for dataset in ("koniq", "csiq"):
+        fabricate(runs, f"real-{dataset}", "joint", dataset=dataset, stand_in=False)
     table = accuracy_table(study_of(runs), "")
     headings = {column.dataset: column.heading for column in table.columns if column.kind == "correlation"}
-    assert headings == {"koniq": "koniq", "synthetic": "synthetic†", MEAN: "mean over data sets†"}
+    assert headings == {"csiq": "csiq", "koniq": "koniq", "synthetic": "synthetic†", MEAN: "mean over csiq, koniq"}
+    gains = [column.heading for column in table.columns if column.metric == "srcc_gain"]
+    assert gains == ["gain over one-stage (joint), mean over csiq, koniq", "gain over one-stage (joint), synthetic"]
+    paper = table.rows[-1].cells
+    assert [cell is not None for cell, column in zip(paper, table.columns, strict=True) if column.metric == "srcc_gain"] == [True, False]
     assert any(note.startswith("† stand-in: the labels of synthetic are not") for note in table.notes)
 
 
@@ -101,6 +106,22 @@ def test_without_stand_ins_there_is_no_mark(fabricate, tmp_path):
     fabricate(tmp_path, "real", "joint", dataset="koniq", stand_in=False)
     table = accuracy_table(study_of(tmp_path), "")
     assert "†" not in "".join([*(column.heading for column in table.columns), *table.notes])
+
+
+def test_means_are_over_the_data_sets_of_the_paper_where_all_of_them_were_measured(fabricate, tmp_path):
+    for dataset in ("live", "csiq", "spaq", "koniq", "livec"):
+        for stage, noise in (("joint", 0.4), ("inference", 0.1)):
+            fabricate(tmp_path, f"{stage}-{dataset}", stage, dataset=dataset, noise=noise, stand_in=False)
+    study = study_of(tmp_path)
+    for table, metric, over in (
+        (accuracy_table(study, ""), "srcc", ("live", "csiq", "spaq", "koniq")),
+        (stability_table(study, ""), "instability_argmax", ("spaq", "koniq")),
+    ):
+        values = [number(table, "two-stage", dataset, metric).value for dataset in over]
+        assert number(table, "two-stage", MEAN, metric).value == pytest.approx(np.mean(values))
+        change = number(table, "two-stage", MEAN, f"{metric}_gain").value
+        assert change == pytest.approx(np.mean(values) - np.mean([number(table, "one-stage", dataset, metric).value for dataset in over]))
+        assert f"mean over {', '.join(over)}" in {column.group for column in table.columns}
 
 
 def test_mean_and_gain_over_data_sets(fabricate, tmp_path):

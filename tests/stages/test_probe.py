@@ -9,8 +9,9 @@ from sklearn.preprocessing import StandardScaler
 from biqa.building import quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
+from biqa.errors import RunNotFound
 from biqa.reporting.result import read_result
-from biqa.stages.probe import PENALTIES, Probe
+from biqa.stages.probe import PENALTIES, Probe, Regression
 
 pytest_plugins = ["small_runs"]
 
@@ -54,6 +55,23 @@ def test_the_probe_is_the_ridge_regression_of_scikit_learn_on_the_mean_features(
     assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-5)
     assert np.corrcoef(expected, [row["q"] for row in rows])[0, 1] > 0.9
     assert {row["query"] for row in rows} == {0}
+
+
+def test_what_it_has_learnt_is_kept_and_read_again(tiny, items, tmp_path, monkeypatch):
+    quiet()
+    file = tmp_path / "regression.safetensors"
+    rows = []
+    for _ in range(2):
+        stage = Probe(tiny(), target="soft", level_weight=1.0, **OPTIONS)
+        stage.learn_without_steps(items[::2], file)
+        stage.on_predict_start()
+        rows.append(stage.predict_step(items[1::2]))
+        monkeypatch.setattr(Regression, "fit", None)  # a run that goes on after a kill
+    assert rows[0] == rows[1]
+    assert [path.name for path in tmp_path.glob("*.[st]*")] == [file.name]
+    file.write_bytes(b"no weights")
+    with pytest.raises(RunNotFound, match=r"regression\.safetensors: damaged .*overwrite=true"):
+        Regression.read(file)
 
 
 def test_the_decoder_is_not_run_for_features(tiny, picture):
