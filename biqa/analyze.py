@@ -16,7 +16,7 @@ if __name__ == "__main__":
     show_help("analyze", sys.argv[1:])
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from biqa.config import config_directory
-from biqa.doors import open_door, user_errors
+from biqa.config import config_directory, unknown_options
+from biqa.doors import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice, UserError
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def main(composed: DictConfig) -> None:
     """Look inside the run that the options name."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, AnalyzeConfig)
-    if unknown := sorted(set(vars(config)) - {option.name for option in fields(AnalyzeConfig)}):
-        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --help for those that there are.")
+    refuse_unknown(unknown_options(config), composed)
     analyze(config)
 
 
@@ -105,6 +104,10 @@ def analyze(config: AnalyzeConfig) -> None:
     opened = [OpenedRun(config.run, **how)]
     if config.against is not None:
         opened.append(OpenedRun(config.against, option="against", **how))
+    if config.accelerator == "cuda":  # before a folder is made
+        from biqa.finished import chosen_device
+
+        chosen_device(config.accelerator)
     from biqa.stages.limits import limits_in_words
 
     with limits_in_words(opened[0].folder.path):

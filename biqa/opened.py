@@ -1,14 +1,14 @@
 """A finished run, opened to look inside: its answers, and its model and images once they are asked for."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
 from biqa.evaluation.answers import read_answers
@@ -65,12 +65,7 @@ class OpenedRun:
     def _read(self, option: str, path: str, dataset: str) -> pd.DataFrame:
         file = self.folder.answers(dataset)
         if not file.is_file():
-            choices = " ".join(f"{group}={choice}" for group, choice in self.result["run"].items() if group != "name")
-            raise RunNotFound(
-                f"{option}={path}: its answers are gone ({file.name} is not there). Make them again: python -m biqa.run {choices} "
-                f"seed={self.result['seed']} name={self.folder.path.name} runs={self.folder.path.parent} overwrite=true, with the further options "
-                f"that {self.folder.config} holds."
-            )
+            raise RunNotFound(f"{option}={path}: its answers are gone ({file.name} is not there). Make the run again: biqa rerun {path}")
         return read_answers(file)
 
     @property
@@ -97,39 +92,25 @@ class OpenedRun:
     @cached_property
     def config(self) -> DictConfig:
         """The run's config, as it was composed."""
-        config = OmegaConf.load(self.folder.config)
-        assert isinstance(config, DictConfig)
-        return config
+        from biqa.finished import composed_of
+
+        return composed_of(self.folder)
 
     @cached_property
     def vlm(self) -> "VLM":
         """The model that gives the level, with what was learnt, on its device and in evaluation mode."""
-        import torch
-
         from biqa.building import build_model, quiet
+        from biqa.finished import answered_with, chosen_device
 
         quiet()
-        vlm = build_model(self.config, vision=self.sees, weights=self._weights())
-        wanted = ("cuda" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise IncompatibleChoice("accelerator=cuda: there is no GPU here that PyTorch can use. Choose accelerator=cpu or auto.")
-        return vlm.to(wanted).eval()
-
-    def _weights(self) -> RunFolder | None:
-        """The run whose weights it answered with: itself where it has learnt, else the one that it began with; None: the base weights."""
-        if any((self.folder.path / kind).is_dir() for kind in ("adapter", "model")):
-            return self.folder
-        began = self.config.stage.get("init_from")
-        return None if began in (None, "base") else find_run(began, "stage.init_from")
+        vlm = build_model(self.config, vision=self.sees, weights=answered_with(self.folder, self.config))
+        return vlm.to(chosen_device(self.accelerator)).eval()
 
     def precision(self) -> AbstractContextManager[Any]:
         """The run's own precision: its answers were made in it."""
-        import torch
+        from biqa.finished import computing
 
-        from biqa.building import AUTOCAST
-
-        kind = AUTOCAST.get(str(self.config.trainer.precision))
-        return torch.autocast(self.vlm.device.type, kind) if kind else nullcontext()
+        return computing(self.config, self.vlm.device)
 
     @cached_property
     def corpus(self) -> "Corpus":

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.doors import open_door, user_errors
+from biqa.doors import open_door, refuse_unknown, user_errors
 from biqa.errors import BadRecord, IncompatibleChoice, UserError
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def main(composed: DictConfig) -> None:
     OmegaConf.resolve(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, PrepareConfig)
-    if unknown := sorted(set(vars(config)) - {option.name for option in fields(PrepareConfig)}):
-        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --help for those that there are.")
+    refuse_unknown(schema.unknown_options(config), composed)
     prepare(config, composed)
 
 

@@ -24,8 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.doors import open_door, user_errors
-from biqa.errors import IncompatibleChoice
+from biqa.doors import open_door, refuse_unknown, user_errors
 from biqa.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
 from biqa.runs import RunFolder, plain
 from biqa.stopping import goes_on_here, signals, stoppable
@@ -66,14 +65,17 @@ def main(composed: DictConfig) -> float | None:
     OmegaConf.set_readonly(composed, True)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema.Config)
-    if unknown := schema.unknown_options(config):
-        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See --cfg job for those that there are.")
+    refuse_unknown(schema.unknown_options(config), composed)
     choices = {group: str(choice) for group, choice in HydraConfig.get().runtime.choices.items() if "/" not in group}
     return run(config, composed, choices)
 
 
 def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> float | None:
     """Everything after the config is known to be sound: as one process, which may start others, or as one of those that torchrun or srun started."""
+    if config.dry_run or config.estimate:
+        from biqa.dry_run import dry_run
+
+        return dry_run(config, composed, choices, processes=lambda: processes_of(config)[0] * config.trainer.nodes)
     if not placed(os.environ):
         refuse_alone(config.trainer.nodes)
         return finish(config, composed, choices, decide=lambda work: work())
@@ -114,16 +116,19 @@ def finish(config: schema.Config, composed: DictConfig, choices: Mapping[str, st
 
 
 def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> None:
-    """`merged/` of a finished run that has none yet."""
-    if folder.merged.is_dir():
+    """`merged/` of a finished run that has none yet, with its card."""
+    from biqa.reporting.card import CARD, write_cards
+
+    if (folder.merged / CARD).is_file():
         return
     from biqa.building import merge, quiet
+    from biqa.reporting.result import read_result
     from biqa.stages.limits import limits_in_words
 
     quiet()
     text_alone = isinstance(config.stage, schema.InferenceStage)
     with limits_in_words(folder.path):
-        merge(composed, folder, vision=not text_alone)
+        write_cards(folder.path, read_result(folder.result), merge(composed, folder, vision=not text_alone))
     kind = "AutoModelForCausalLM" if text_alone else "AutoModelForImageTextToText"
     print(f"{folder.merged}: base and adapter as one model, for transformers' {kind}.from_pretrained.")
 

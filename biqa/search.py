@@ -10,6 +10,12 @@ conf/search/default.yaml.
 """
 
 import sys
+
+from biqa.arguments import show_text
+
+if __name__ == "__main__":
+    show_text(__doc__, sys.argv[1:])
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +29,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedS
 from omegaconf import MISSING, OmegaConf, open_dict
 
 from biqa import config as schema
-from biqa.doors import open_door, user_errors
+from biqa.config.checks import did_you_mean, nearest
+from biqa.doors import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice
 from biqa.run import numbers_to_words
 from biqa.runs import STAGE_ONE
@@ -96,7 +103,8 @@ def search_options(typed: Sequence[str]) -> SearchOptions:
     name = next((argument.removeprefix("search=") for argument in typed if argument.startswith("search=")), "default")
     known = sorted(file.stem for file in Path(schema.config_directory(), "search").glob("*.yaml"))
     if name not in known:
-        raise IncompatibleChoice(f"search={name} is not known: choose {', '.join(known)}.")
+        meant = did_you_mean([f"search={one}" for one in nearest(name, known)])
+        raise IncompatibleChoice(f"There is no search={name}.{meant} Choices: {', '.join(known)}.")
     composed = compose(f"search/{name}", [argument for argument in typed if argument.startswith(PREFIX)])
     options = OmegaConf.to_object(composed.search)
     assert isinstance(options, SearchOptions)
@@ -142,8 +150,7 @@ def composed_run(fixed: Sequence[str], chosen: Mapping[str, Any], metric: str) -
         del composed["hydra"]
     config = OmegaConf.to_object(composed)
     assert isinstance(config, schema.Config)
-    if unknown := schema.unknown_options(config):
-        raise IncompatibleChoice(f"There is no option {', '.join(unknown)}. See python -m biqa.run --cfg job for those that there are.")
+    refuse_unknown(schema.unknown_options(config), composed)
     if config.stage.epochs == 0:
         raise IncompatibleChoice("This stage trains nothing by steps: it has no validation figure to search by.")
     if config.stage._target_ == STAGE_ONE and metric != "val/loss":
@@ -170,4 +177,4 @@ def search(options: SearchOptions, space: Mapping[str, Range], fixed: Sequence[s
 
 
 if __name__ == "__main__":
-    open_door(main)
+    open_door(main, flags=False)

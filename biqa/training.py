@@ -16,10 +16,11 @@ from biqa.stopping import job, told_in_words
 
 if TYPE_CHECKING:
     import lightning as L
+    import pandas as pd
     import torch
 
     from biqa.data.module import DataModule, Item
-    from biqa.loading import Corpus
+    from biqa.loading import Corpus, Images
     from biqa.models.vlm import VLM
     from biqa.stages.base import StageModule
 
@@ -60,24 +61,16 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     import lightning as L
 
     from biqa.answering import answer, described_items
-    from biqa.building import build_data, build_stage, build_trainer, quiet, training_length, weights_to_start_from
+    from biqa.building import build_data, build_stage, build_trainer, training_length
     from biqa.data.module import items_an_epoch
-    from biqa.loading import load_corpus
     from biqa.models.adapters import save_weights
     from biqa.models.learning import learning_summary
     from biqa.serving import Serving
-    from biqa.stages.together import first, from_first, rank
+    from biqa.stages.together import first, rank
 
-    quiet()
     seconds = Seconds()
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    stage_one = stage_one_of(config, composed, choices)
-    weights = weights_to_start_from(config, default=stage_one)
-    with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
-        vlm = sound_model(config, composed, folder, stage_one, weights)
-    with seconds.phase("data"):
-        corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
-    print_notes(corpus)
+    ready = make_ready(config, composed, choices, folder, seconds)
+    stage_one, vlm, corpus = ready.stage_one, ready.vlm, ready.corpus
     if first():
         folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
 
@@ -101,13 +94,49 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         with seconds.phase("fit"):
             fit(config, folder, trainer, stage, data)
         save_weights(vlm, folder.path, write=first())
-    stage.learn_without_steps(train)
-    with seconds.phase("answer"), Serving(composed, folder if epochs else weights) as serving:
+    stage.learn_without_steps(train, folder.regression)
+    with seconds.phase("answer"), Serving(composed, folder if epochs else ready.weights) as serving:
         answer(serving, folder, stage, trainer, test)
     if first():
         with seconds.phase("evaluate"):
             metrics = measure(config, folder, corpus)
         write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, stage=stage)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run begins with, known to be sound."""
+
+    stage_one: RunFolder | None
+    """That a stage 2 builds on."""
+    weights: RunFolder | None
+    """The run to start from."""
+    vlm: "VLM"
+    corpus: "Corpus"
+
+
+def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder, seconds: Seconds) -> Ready:
+    """Build the model and load the data of a run, by its seed, and say what is odd about them. Nothing is written in its folder.
+
+    Raises:
+        UserError: something is not there, or does not go together.
+    """
+    import lightning as L
+
+    from biqa.building import quiet, weights_to_start_from
+    from biqa.loading import load_corpus
+    from biqa.stages.together import from_first
+
+    quiet()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    stage_one = stage_one_of(config, composed, choices)
+    weights = weights_to_start_from(config, default=stage_one)
+    with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
+        vlm = sound_model(config, composed, folder, stage_one, weights)
+    with seconds.phase("data"):
+        corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
+    print_notes(corpus)
+    return Ready(stage_one, weights, vlm, corpus)
 
 
 def sound_model(config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder | None, weights: RunFolder | None) -> "VLM":
@@ -198,21 +227,22 @@ def verdict_options(stage: schema.Stage) -> dict[str, Any]:
 def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:
     """Figures by data set, from the answers tables on disk: what a later reading of them gives too."""
     from biqa.evaluation.answers import read_answers
+
+    return {images.card.name: figures(config, corpus, images, read_answers(folder.answers(images.card.name))) for images in corpus.test}
+
+
+def figures(config: schema.Config, corpus: "Corpus", images: "Images", answers: "pd.DataFrame") -> dict[str, Any]:
+    """Of the answers of one data set, by name."""
     from biqa.evaluation.descriptions import evaluate_descriptions
     from biqa.evaluation.evaluate import evaluate
 
     resamples = config.evaluation.resamples
-    metrics: dict[str, Any] = {}
-    for images in corpus.test:
-        answers = read_answers(folder.answers(images.card.name))
-        if config.stage._target_ == STAGE_ONE:
-            features = {image: target.features for image, target in images.targets.items()} or None
-            taught = [images] if images.weight else corpus.training  # the majority answer of its own training images, where it has some
-            training = [one.targets[record.image].features for one in taught for record in one.split("train")]
-            metrics[images.card.name] = evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
-        else:
-            metrics |= evaluate(answers, resamples=resamples, seed=0)
-    return metrics
+    if config.stage._target_ != STAGE_ONE:
+        return evaluate(answers, resamples=resamples, seed=0)[images.card.name]
+    features = {image: target.features for image, target in images.targets.items()} or None
+    taught = [images] if images.weight else corpus.training  # the majority answer of its own training images, where it has some
+    training = [one.targets[record.image].features for one in taught for record in one.split("train")]
+    return evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
 
 
 def write(
@@ -226,7 +256,8 @@ def write(
     seconds: Seconds,
     stage: "StageModule",
 ) -> None:
-    """result.json: the figures and all that is needed to know where they come from."""
+    """result.json: the figures and all that is needed to know where they come from. Before it, the cards of the weights, which say the same."""
+    from biqa.reporting.card import write_cards
     from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
     from biqa.stages.together import world
 
@@ -253,4 +284,5 @@ def write(
         "hardware": {**hardware(), "processes": world()},
         "seconds": seconds.of,
     }
+    write_cards(folder.path, result, stage.vlm)
     write_result(result, folder.result)

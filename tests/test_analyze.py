@@ -255,8 +255,8 @@ def test_answers_that_are_gone(runs, call):
     (runs / "joint" / "answers" / "synthetic.parquet").unlink()
     outcome = call("biqa.analyze", f"run={runs / 'joint'}")
     assert outcome.code == 2
-    assert "its answers are gone (synthetic.parquet is not there). Make them again: python -m biqa.run model=tiny stage=joint" in outcome.err
-    assert f"name=joint runs={runs} overwrite=true" in outcome.err
+    assert "its answers are gone (synthetic.parquet is not there). Make the run again: biqa rerun" in outcome.err
+    assert outcome.err.endswith(f"biqa rerun {runs / 'joint'}")
 
 
 def test_an_unfinished_run(runs, call):

@@ -9,7 +9,7 @@ import omegaconf
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from biqa import analyze, prepare, report, run
+from biqa import analyze, predict, prepare, report, run
 from biqa import config as schema
 from biqa.config.checks import MISSING
 from biqa.doors import open_door
@@ -40,7 +40,8 @@ def loaded(folder: Path, door: str, *arguments: str) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("door", "name", "more"), [(run, "config", []), (report, "report", []), (analyze, "analyze", []), (prepare, "prepare", ["data=koniq"])]
+    ("door", "name", "more"),
+    [(run, "config", []), (report, "report", []), (analyze, "analyze", []), (predict, "predict", []), (prepare, "prepare", ["data=koniq"])],
 )
 def test_help_is_that_of_hydra(door, name, more, monkeypatch, capsys):
     schema.register()
@@ -52,7 +53,7 @@ def test_help_is_that_of_hydra(door, name, more, monkeypatch, capsys):
     assert help_text(Path(schema.config_directory()), name) + "\n" == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("door", ["run", "prepare", "report", "analyze"])
+@pytest.mark.parametrize("door", ["run", "prepare", "report", "analyze", "predict"])
 def test_help_alone_needs_no_hydra(door, tmp_path):
     code, packages = loaded(tmp_path, door, "--help")
     assert code == 0
@@ -69,6 +70,8 @@ def test_help_alone_needs_no_hydra(door, tmp_path):
         (2, "prepare data=koniq out="),
         (2, "analyze run=x folds=1"),
         (2, "report runs=nowhere"),
+        (2, "predict run=nowhere photo.jpg"),
+        (2, "predict run=x photo.jpg repeats=1"),
         (0, "search --help"),
         (2, "search stage=joint"),
     ],

@@ -110,7 +110,7 @@ def test_a_folder_without_a_single_image_is_told(place, call):
     ("arguments", "message"),
     [
         ((), "You must specify 'data'"),
-        (("data=nothing",), "Could not find 'data/nothing'"),
+        (("data=nothing",), "There is no data=nothing. Choices: agiqa, "),
         (("data=koniq", "data.root=nowhere"), "KonIQ-10k is not there"),
         (
             ("data=table", "data.file=scores.csv", "data.low=3", "data.high=5"),

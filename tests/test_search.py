@@ -24,7 +24,7 @@ def search(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["biqa.search", *arguments])
         code = 0
         try:
-            open_door(main)
+            open_door(main, flags=False)
         except SystemExit as end:
             code = int(end.code or 0)
         said = capsys.readouterr()
@@ -57,8 +57,8 @@ def test_ranges_are_searched_and_all_else_holds():
             "search.metric=srcc is no figure of the validation split: choose val/srcc, val/plcc, val/loss.",
         ),
         (["tuning.lr=interval(1,2)", "search.trials=0"], "search.trials=0: choose 1 or more."),
-        (["tuning.lr=interval(1,2)", "search.trial=3"], "There is no option search.trial. What there is beside it: study, trials"),
-        (["tuning.lr=interval(1,2)", "search=nothing"], "search=nothing is not known: choose default, learning_rate."),
+        (["tuning.lr=interval(1,2)", "search.trial=3"], "There is no option search.trial. Did you mean search.trials?"),
+        (["tuning.lr=interval(1,2)", "search=nothing"], "There is no search=nothing. Choices: default, learning_rate."),
         (["tuning.lr=interval(1,2)", "-m"], "-m: a search takes options alone"),
         (["tuning.lr=interval(1,2)", "stage=1"], "stage=1 predicts no quality: it has no val/srcc. Choose search.metric=val/loss."),
         (["tuning.lr=interval(1,2)", "stage=zero_shot"], "it has no validation figure to search by"),

@@ -138,7 +138,7 @@ def test_a_run_that_cannot_teach_is_told(taught, run, tmp_path):
     (other / "config.yaml").write_text(config.replace("perception.Perception", "joint.Joint"))
     said = run(tmp_path, "x", "descriptions=teacher", f"descriptions.run={other}")
     assert said.code == 2
-    assert "that is a run of biqa.stages.joint.Joint, a run of biqa.stages.perception.Perception is needed." in said.err
+    assert "that is a run of stage=joint, and one of stage=perception is needed." in said.err
 
 
 def test_texts_depend_on_the_weights_and_the_length(taught, tmp_path):

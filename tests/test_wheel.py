@@ -1,15 +1,19 @@
 """The wheel: what is in it, and that it works in a place of its own, far from the checkout."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
 import biqa
+from biqa.command import HELP
+from docs.generate import help_of
 
 CHECKOUT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "biqa", "conf", "tests")
@@ -53,6 +57,39 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("target")
     python("-m", "pip", "install", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", str(target), str(wheel), cwd=target)
     return target
+
+
+@pytest.fixture(scope="module")
+def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`biqa` of a clean virtual environment that holds the wheel and nothing else; what biqa stands on is read where this Python has it."""
+    place = tmp_path_factory.mktemp("clean") / "venv"
+    python("-m", "venv", "--without-pip", str(place), cwd=place.parent)
+    [packages] = place.glob("lib/python*/site-packages")
+    python("-m", "pip", f"--python={place}", "install", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel), cwd=place.parent)
+    # a path alone: what makes this checkout importable there (an editable install) is not followed
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return place / "bin" / "biqa"
+
+
+def test_the_command_of_a_clean_environment(command: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def typed(*arguments: str) -> str:
+        done = subprocess.run([command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert typed("--version") == f"biqa {biqa.__version__}\n"
+    assert typed("--help") == f"{HELP}\n"
+    for door in ("run", "predict", "compare", "ls", "rerun"):
+        assert typed(door, "--help").strip() == help_of(door)
+    assert "name: tiny-inference-synthetic-s3" in typed("run", "stage=2", "seed=3", "--cfg", "job", "--resolve")
+    assert "complete -o nospace -F _biqa biqa" in typed("completion", "bash")
+    assert "data=koniq" in typed("completion", "shell=bash", "line=biqa run data=ko")
+    (tmp_path / "runs").mkdir()
+    assert json.loads(typed("ls", "--json")) == []
+    where = [str(command.parent / "python"), "-P", "-c", "import biqa; print(biqa.__file__)"]
+    assert command.parents[1] in Path(subprocess.run(where, env=environment, capture_output=True, text=True, check=True).stdout).parents
 
 
 def test_the_wheel_holds_the_package_the_configs_and_nothing_else(wheel: Path) -> None:
