@@ -62,9 +62,9 @@ complete -c biqa -f -a '(command biqa completion shell=fish "line="(commandline 
 """,
 }
 
-LIGHT = ("ls", "doctor", "compare", "rerun", "completion", "reproduce")
+LIGHT = ("ls", "doctor", "compare", "rerun", "completion", "reproduce", "demo")
 """Doors whose options are a dataclass `<Door>Options`; the others have a file in conf/."""
-ALONE = {"ls": "runs", "compare": "run", "rerun": "run", "completion": "shell", "predict": "file"}
+ALONE = {"ls": "runs", "compare": "run", "rerun": "run", "demo": "run", "completion": "shell", "predict": "file"}
 """What is typed without a name."""
 RUN_FOLDERS = ("run", "against", "perception", "init_from")
 """Options, by the last part of their names, whose value is a run folder."""

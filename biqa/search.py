@@ -48,7 +48,7 @@ class SearchOptions:
     trials: int = MISSING
     """Trials in all, whoever runs them."""
     metric: str = MISSING
-    """Figure of the validation split, one of METRICS."""
+    """Figure of the validation split: "val/srcc", "val/plcc" or "val/loss"."""
     take: str = MISSING
     """Its value at the "last" validation (of the weights that a run ends with) or the "best"."""
     seed: int = MISSING

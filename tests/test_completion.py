@@ -72,6 +72,8 @@ def place(tmp_path, monkeypatch):
         ("biqa ls --j", ["--json "]),
         ("biqa ls json=", ["json=false ", "json=true "]),
         ("biqa completion z", ["zsh "]),
+        ("biqa reproduce see", ["seeds="]),
+        ("biqa demo open=", ["open=false ", "open=true "]),
         ("biqa train ", []),
         ("biqa run stage.init_from=", ["stage.init_from=base ", "stage.init_from=runs/more/", "stage.init_from=runs/tiny "]),
         ("biqa analyze run=runs/more/j", ["run=runs/more/joint two ", "run=runs/more/joint-s0 "]),

@@ -109,7 +109,7 @@ def test_a_folder_without_a_single_image_is_told(place, call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "You must specify 'data'"),
+        ((), "data= is not chosen. Choose one: agiqa, "),
         (("data=nothing",), "There is no data=nothing. Choices: agiqa, "),
         (("data=koniq", "data.root=nowhere"), "KonIQ-10k is not there"),
         (

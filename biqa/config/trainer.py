@@ -23,7 +23,7 @@ class TrainerOptions:
     nodes: int = 1
     """Machines. More than one are started by torchrun or srun, or by a launcher of Hydra: `biqa.processes`."""
     precision: str = MISSING
-    """Lightning's word, one of PRECISIONS."""
+    """Lightning's word: "32-true", "bf16-mixed" or "16-mixed"."""
     accumulate: int = MISSING
     """Batches a step."""
     clip: float = MISSING
