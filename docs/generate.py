@@ -32,7 +32,7 @@ MORE_CHOICES = ("logger", "hydra/launcher", "experiment", "sweep", "search")
 """Those whose choices have none of their own."""
 PLACES = {"images": schema.Images, "export": schema.Export}
 """Options that stand together and have no choices."""
-BESIDE = {"experiments": "make check-experiments: are the figures of experiments/ those that the runs here give?"}
+BESIDE = {"experiments": "are the figures of experiments/ those that the runs here give? `make check-experiments` calls it"}
 """Doors that are no command of `biqa`."""
 GENERATED = "<!-- written by `make docs`; what stands here is changed in the code -->"
 TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true, false", "None": "null", "Any": "any"}
@@ -92,8 +92,9 @@ def type_of(field: "Field[Any]") -> str:
     """The type of a field in a reader's words."""
     text = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
     text = str(field.type) if "|" in str(field.type) or "[" in str(field.type) else text
-    for part, words in (("list[str]", "list of texts"), ("dict[str, typing.Any]", "mapping"), ("dict[str, float]", "mapping to numbers")):
-        text = text.replace(part, words)
+    if text.startswith("dict["):
+        return "mapping"
+    text = text.replace("list[str]", "list of texts")
     return ", ".join(TYPES.get(part.strip(), part.strip()) for part in text.split("|"))
 
 

@@ -55,12 +55,12 @@ class Browser:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    def open(self, page: Path, width: int, height: int = 800, colours: str = "light") -> None:
-        """Show a file in a window of a size, light or dark, and wait until all of it is there."""
+    def open(self, page: Path | str, width: int, height: int = 800, colours: str = "light") -> None:
+        """Show a file or an address in a window of a size, light or dark, and wait until all of it is there."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": colours}])
         seen = len(self.events)
-        self.ask("Page.navigate", url=page.as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events[seen:]):
             self.events.append(self._read())
 
