@@ -284,17 +284,20 @@ class Rehearsal:
     ) -> tuple["Asked", float]:
         """Some images answered by the clock, and the seconds that it takes to know the features of all of them."""
         from biqa.stages.clock import ask
+        from biqa.stages.features import KnownImages
 
         with self._knowing(stage, trainer, everything, halves=False) as looking, silent():
-            if stage.known is not None:
+            if isinstance(stage.known, KnownImages):
                 stage.known.learn([item.record for item in items[:together]], trainer.precision_plugin.forward_context(), halves=False)
             return ask(stage, trainer, items, together), looking
 
     @contextmanager
     def _knowing(self, stage: "StageModule", trainer: "L.Trainer", items: Sequence["Item"], *, halves: bool) -> Iterator[float]:
         """Let features of these images be looked up inside if the run would; yields the seconds that computing those that are missing takes there."""
+        from biqa.stages.features import KnownImages
+
         known = stage.known
-        if known is None:
+        if not isinstance(known, KnownImages):
             yield 0.0
             return
         stage.vlm.to(trainer.strategy.root_device)

@@ -102,3 +102,11 @@ def test_descriptions_are_kept_too(run, tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(
             pd.read_parquet(tmp_path / "two" / "descriptions" / name), pd.read_parquet(tmp_path / "whole" / "descriptions" / name)
         )
+
+
+def test_how_many_images_fit_is_asked_where_they_are_answered(run, tmp_path, monkeypatch):
+    events, build, to = [], answering.build_data, Joint.to
+    monkeypatch.setattr(Joint, "to", lambda self, device: (events.append(str(device)), to(self, device))[1])
+    monkeypatch.setattr(answering, "build_data", lambda *given, **options: (events.append("counted"), build(*given, **options))[1])
+    assert run(tmp_path, "a", "stage=zero_shot").code == 0
+    assert events[events.index("counted") - 1] == "cpu"

@@ -524,7 +524,7 @@ def test_the_report_has_a_column_for_each_data_set_and_no_mean_with_a_stand_in(c
     text = (tmp_path / "table.md").read_text()
     assert "| two SRCC" in text
     assert "| synthetic† SRCC" in text
-    assert "mean over" not in text
+    assert "mean over data sets" not in text
 
 
 def test_one_adapter_for_both_stages_describes_after_stage_two(call, synthetic, tmp_path):
@@ -533,15 +533,16 @@ def test_one_adapter_for_both_stages_describes_after_stage_two(call, synthetic, 
     for stage, experiment in (
         ("perception", "lora"), ("inference", "lora"), ("perception", "one_adapter_describes"), ("inference", "one_adapter_judges"),
     ):  # fmt: skip
-        label = "lora" if experiment == "lora" else "one_adapter"
+        label = "lora-quantization-none" if experiment == "lora" else "one_adapter"
         name = f"tiny-{stage}-synthetic-s0-{label}"
         outcome = call(
             "biqa.run", f"experiment={experiment}", *([f"stage={stage}"] if experiment == "lora" else []), *synthetic, f"runs={runs}", f"name={name}"
         )
         assert outcome.code == 0, outcome.err
     described = {
-        label: pd.read_parquet(runs / f"tiny-perception-synthetic-s0-{label}" / "answers" / "synthetic.parquet") for label in ("lora", "one_adapter")
+        label: pd.read_parquet(runs / f"tiny-perception-synthetic-s0-{label}" / "answers" / "synthetic.parquet")
+        for label in ("lora-quantization-none", "one_adapter")
     }
     judged = pd.read_parquet(runs / "tiny-inference-synthetic-s0-one_adapter" / "answers" / "synthetic.parquet")
     assert list(judged["description"]) == list(described["one_adapter"]["description"])
-    assert list(judged["description"]) != list(described["lora"]["description"])
+    assert list(judged["description"]) != list(described["lora-quantization-none"]["description"])

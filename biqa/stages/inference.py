@@ -20,7 +20,7 @@ TOGETHER = 16
 class Inference(VerdictModule):
     """Learns the level from a description: no image, no image token, no tower (METHOD.md section 3).
 
-    The stem belongs to the prompt and is not learnt; the level word is.
+    Stem, level and full stop are the answer and are learnt; nothing of the description is.
     """
 
     recalls = True
