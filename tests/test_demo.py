@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import gettempdir
 from types import SimpleNamespace
 
 import httpx
@@ -148,7 +147,7 @@ def test_a_port_that_is_taken(monkeypatch, runs):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(IncompatibleChoice, match=f"cannot be served at 127.0.0.1, port {port} .*port=0 for any that is free"):
-            serve(DemoOptions(str(runs / "joint"), port=port), end=None)
+            serve(DemoOptions(str(runs / "joint"), port=port))
     assert 0 < free_port("127.0.0.1", 0) < 2**16
 
 
@@ -229,14 +228,19 @@ def heard(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(runs, heard) -> Iterator[str]:
+def temporary(tmp_path_factory) -> Path:
+    """The folder of temporary files, of the page alone."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def page(runs, heard, temporary) -> Iterator[str]:
     """Its address; the settings of the environment would open the machine."""
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[1]), "GRADIO_ALLOWED_PATHS": str(runs), "GRADIO_SHARE": "true", "GRADIO_ANALYTICS_ENABLED": "true",
-        "GRADIO_SERVER_NAME": "0.0.0.0",
+        "GRADIO_SERVER_NAME": "0.0.0.0", "TMPDIR": str(temporary),
     }  # fmt: skip
     typed = [sys.executable, "-c", HEARD, str(heard), f"run={runs / 'joint'}", "port=0", "max_mb=1", "repeats=2", "accelerator=cpu"]
-    before = temporary_folders()
     with subprocess.Popen(typed, env=environment, cwd=runs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -247,17 +251,13 @@ def page(runs, heard) -> Iterator[str]:
             _, said = process.communicate(timeout=30)
     assert process.returncode == 0, said
     assert "STAND-IN: joint has learnt from labels that are no human opinions" in said
-    assert "Traceback" not in said
-    assert temporary_folders() == before
+    assert said.count("Traceback") == said.count("InvalidPathError: ")  # Gradio's own, about the paths that it is asked for below
+    assert not list(temporary.iterdir())
 
 
-def temporary_folders() -> set[Path]:
-    return set(Path(gettempdir()).glob("biqa-demo-*"))
-
-
-def kept_files() -> list[Path]:
-    """Files with something in them that pages keep for now."""
-    return [file for folder in temporary_folders() for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
+def kept_files(temporary: Path) -> list[Path]:
+    """Files with something in them."""
+    return [file for file in temporary.rglob("*") if file.is_file() and file.stat().st_size]
 
 
 def asked(page: str, file: dict) -> tuple[str, object]:
@@ -272,14 +272,15 @@ def upload(page: str, file: Path) -> httpx.Response:
 
 
 @with_gradio
-def test_it_answers_about_a_picture_that_is_sent(page, scorer, sent):
+def test_it_answers_about_a_picture_that_is_sent(page, temporary, scorer, sent):
     file = sent("photo.png")
     [path] = upload(page, file).json()
+    assert [kept.name for kept in kept_files(temporary)] == ["photo.png"]
     end, data = asked(page, {"path": path})
     assert end == "complete"
     assert f"<dd>{scorer(file).score:.3f}</dd>" in data[1]
     assert data[2].endswith(" accelerator=cpu repeats=2 photo.png")
-    assert not kept_files()
+    assert not kept_files(temporary)
 
 
 @with_gradio
@@ -290,10 +291,10 @@ def test_text_that_is_called_a_picture_gets_a_sentence(page, sent):
 
 
 @with_gradio
-def test_a_file_over_the_limit_is_refused(page, tmp_path):
+def test_a_file_over_the_limit_is_refused(page, temporary, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(MB + 1))
     assert upload(page, tmp_path / "large.png").status_code == 413
-    assert not kept_files()
+    assert not kept_files(temporary)
 
 
 @with_gradio
@@ -381,8 +382,10 @@ def tabbed(browser: Browser) -> set[str]:
 
 
 @with_gradio
-def test_no_other_machine_was_asked_for_anything(page, heard):
-    """At the start, and while all of the above was answered."""
+def test_no_other_machine_was_asked_for_anything(page, heard, sent):
+    """At the start, for an answer, and in all of the above."""
+    [path] = upload(page, sent("photo.png")).json()
+    assert asked(page, {"path": path})[0] == "complete"
     addresses = [ast.literal_eval(line) for line in heard.read_text().splitlines()]
     assert addresses, "nothing was heard: it asks itself whether it is there"
     hosts = {place[0] for _, place in addresses if isinstance(place, tuple)}
