@@ -31,8 +31,8 @@ check: install  ## formatting, lint, types, import rules
 test: install  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-faults: install  ## ten runs killed at random steps; each goes on to the same curve and weights
-	$(BIN)/python -m pytest -m faults -q tests/test_kills.py
+test-faults: install  ## ten runs killed at random steps, each of which goes on to the same curve and weights; runs of two processes, torchrun, a launcher
+	$(BIN)/python -m pytest -m faults -q
 
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py

@@ -163,6 +163,7 @@ def stopped_in_mid_epoch(process, folder, number):
     return process.returncode, err
 
 
+@pytest.mark.faults
 def test_a_killed_and_a_stopped_run_of_two_leave_no_process_and_go_on_to_the_same_bits(runs, run, start, synthetic, tmp_path):
     """Dropout draws other numbers in each process: each has its own generator back."""
     folder = tmp_path / "runs" / "a"
@@ -191,6 +192,7 @@ def test_a_checkpoint_of_two_processes_is_not_gone_on_with_by_one(runs, run, tmp
     assert "The checkpoint is of a run with 8 images a step over all devices; here they are 4." in refused.err
 
 
+@pytest.mark.faults
 def test_torchrun_starts_them_too(runs, synthetic, tmp_path):
     """As on several machines: each process composes the options by itself and finds the others by the environment."""
     command = ["torchrun", "--nproc-per-node=2", "-m", "biqa.run", *synthetic, *options_of("joint", runs), *TWO, f"runs={tmp_path}", "name=a"]

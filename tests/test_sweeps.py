@@ -75,6 +75,7 @@ def sweep(tmp_path, *arguments):
     return subprocess.run(command, check=False, cwd=tmp_path / "here", env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "launcher",
     [
