@@ -101,7 +101,12 @@ def group_systems(runs: Sequence[FoundRun]) -> list[System]:
         )
     distinct = list(dict.fromkeys(keys.values()))
     systems = [_system(key, [run for run in scoring if keys[run.folder] == key], distinct) for key in distinct]
-    return sorted(systems, key=lambda system: (list(STAGE_NAMES).index(system.stage), system.name))
+    return sorted(systems, key=lambda system: (list(STAGE_NAMES).index(system.stage), _in_order(system.name)))
+
+
+def _in_order(name: str) -> list[str | float]:
+    """A name as a key that puts N=2 before N=10."""
+    return [float(part) if position % 2 else part for position, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
 
 
 def datasets_of(systems: Sequence[System]) -> list[str]:
@@ -167,18 +172,28 @@ ASKED = {"sampling.repeats": "N", "sampling.temperature": "T", "sampling.top_p":
 """Options of asking, as a table calls them."""
 
 
-def _named_by(run: FoundRun, *, ignore_data: bool) -> tuple[str, str, str, str, str, str]:
-    """Stage, model, tuning, descriptions, training text of stage 2, data."""
+def _descriptions_of(runs: Sequence[FoundRun]) -> dict[str, set[str]]:
+    """Choice of data -> choices of descriptions that runs on it have."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        found.setdefault(run.result["run"]["data"], set()).add(run.result["run"]["descriptions"])
+    return found
+
+
+def _named_by(run: FoundRun, *, ignore_data: bool, own_words: bool) -> tuple[str, str, str, str, str, str]:
+    """Stage, model, tuning, descriptions ("" where each data set has its own), training text of stage 2, data."""
     choices = run.result["run"]
     text = run.result["config"].get("stage", {}).get("descriptions", "") if choices["stage"] == "inference" else ""
     tuning = " ".join([choices["tuning"], *([packed] if (packed := choices.get("quantization", "none")) != "none" else [])])
-    return choices["stage"], choices["model"], tuning, choices["descriptions"], text, "" if ignore_data else choices["data"]
+    descriptions = "" if own_words else choices["descriptions"]
+    return choices["stage"], choices["model"], tuning, descriptions, text, "" if ignore_data else choices["data"]
 
 
 def _keys(runs: Sequence[FoundRun], *, ignore_data: bool) -> dict[Path, Key]:
     """Run folder -> what tells its system from the others: `_named_by`, and the further options in which runs of one such name differ."""
-    named = {run.folder: _named_by(run, ignore_data=ignore_data) for run in runs}
-    options = {run.folder: _further_options(run) for run in runs}
+    own_words = ignore_data and all(len(found) == 1 for found in _descriptions_of(runs).values())
+    named = {run.folder: _named_by(run, ignore_data=ignore_data, own_words=own_words) for run in runs}
+    options = {run.folder: _further_options(run, NAMED + (("descriptions.",) if own_words else ())) for run in runs}
     keys = {}
     for run in runs:
         others = [options[other.folder] for other in runs if named[other.folder] == named[run.folder]]
@@ -189,9 +204,9 @@ def _keys(runs: Sequence[FoundRun], *, ignore_data: bool) -> dict[Path, Key]:
     return keys
 
 
-def _further_options(run: FoundRun) -> dict[str, Any]:
+def _further_options(run: FoundRun, named: tuple[str, ...]) -> dict[str, Any]:
     """Options that change what is computed and that `_named_by` does not name; the seed in names of other runs is left open."""
-    kept = {name: value for name, value in flat(run.result["config"]).items() if not may_change(name) and not name.startswith(NAMED)}
+    kept = {name: value for name, value in flat(run.result["config"]).items() if not may_change(name) and not name.startswith(named)}
     seed = re.compile(rf"-s{run.result['seed']}(?!\d)")
     return {name: seed.sub("-s*", value) if isinstance(value, str) else value for name, value in kept.items()}
 

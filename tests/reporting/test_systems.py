@@ -90,6 +90,20 @@ def test_ways_of_asking_are_called_as_in_tables_and_what_is_not_set_is_not_said(
     assert names_in(tmp_path) == ["one-stage (joint), N=4", "one-stage (joint), N=5, stage.init_from=base"]
 
 
+def test_data_sets_with_descriptions_of_their_own_share_a_row(fabricate, tmp_path):
+    for dataset, words in (("synthetic", "distortions"), ("livec", "measured")):
+        fabricate(tmp_path, f"a-{dataset}", "joint", dataset=dataset, descriptions=words, config={"descriptions": {"kind": words}})
+    assert names_in(tmp_path) == ["one-stage (joint)"]
+    fabricate(tmp_path, "b", "joint", dataset="livec", descriptions="distortions", seed=1, config={"descriptions": {"kind": "distortions"}})
+    assert names_in(tmp_path) == ["one-stage (joint), distortions descriptions", "one-stage (joint), measured descriptions"]
+
+
+def test_numbers_in_names_are_in_their_order(fabricate, tmp_path):
+    for repeats in (2, 10, 5):
+        fabricate(tmp_path, f"a{repeats}", "joint", repeats=repeats, config={"sampling": {"repeats": repeats}})
+    assert names_in(tmp_path) == [f"one-stage (joint), N={repeats}" for repeats in (2, 5, 10)]
+
+
 def test_seeds_that_start_from_runs_of_their_seeds_are_one_system(fabricate, tmp_path):
     for seed in (0, 1, 10):
         fabricate(tmp_path, f"a{seed}", "joint", seed=seed, config={"stage": {"init_from": f"runs/x-s{seed}-y"}})
