@@ -44,6 +44,7 @@ def level_measures(levels: ArrayLike) -> dict[str, Floats]:
     With c_k of the N levels equal to k (the five levels and "unparsed"):
 
     - `instability`: 100 (1 - max_k c_k / N), percent; the queries that do not give the commonest level. 0 .. 80 (83.3 with unparsed answers).
+      It grows with N, as the commonest of few answers is common by chance.
     - `flip_rate`: 100 where the N levels are not all equal, else 0, percent. Its mean is 100 - the consistency rate. It grows with N.
     - `pairwise_disagreement`: 100 (1 - sum_k c_k (c_k - 1) / (N (N - 1))), percent; the chance that two different queries differ. Unbiased in N.
     - `level_entropy`: - sum_k c_k/N log2(c_k/N), bits, 0 .. log2 6.
