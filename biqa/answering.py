@@ -90,8 +90,9 @@ def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Seq
             made = from_first(parts.rows)
             stage.recall(row for item in share(items, rank(), world()) for row in made.get(item.record.image, ()))
         together = serving.take_over(stage, trainer, left)
-        if together is None and serving.composed.strategy.kind in ("auto", "ddp"):  # divided weights may be too large for one device
-            stage.to(trainer.strategy.root_device)  # it lies on the host until Lightning moves it, and how many fit is asked of the memory of its device
+        # it lies on the host until Lightning moves it, and how many fit is asked of its device; divided weights may be too large for one
+        if together is None and serving.composed.strategy.kind in ("auto", "ddp"):
+            stage.to(trainer.strategy.root_device)
         keep = Keep(parts)
         callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set under another name)
         callbacks.insert(0, keep)  # before the one that ends a run on a signal

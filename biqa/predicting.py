@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
+import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
@@ -25,6 +26,7 @@ from biqa.data.module import Item
 from biqa.data.record import Reduction
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.evaluation.predictions import Prediction, Unreadable, prediction_of
+from biqa.evaluation.scorers import scored
 from biqa.finished import answered_with, chosen_device, composed_of, computing, stage_one_behind
 from biqa.instantiate import allowed
 from biqa.language.prompts import INFER, JOINT
@@ -235,11 +237,18 @@ class Scorer:
         if not items:
             return []
         try:
-            rows = self._rows(items, repeats)
+            rows = self._scored(self._rows(items, repeats))
         finally:
             self._reading.forget(items)
         made = partial(prediction_of, described=self.describes)
         return [made(item.record.image, of) for item, of in zip(items, _by_item(rows, items), strict=True)]
+
+    def _scored(self, rows: list[Row]) -> list[Row]:
+        """The rows with the scores that the run gives, where it has another scorer than the mean of the level distribution."""
+        scorer = OmegaConf.select(self.config, "scorer.kind", default="levels")  # absent in runs of releases that had no choice
+        if scorer == "levels" or not self.describes:
+            return rows
+        return [{str(name): value for name, value in row.items()} for row in scored(pd.DataFrame(rows), scorer).to_dict("records")]
 
     def _rows(self, items: list[Item], repeats: int) -> list[Row]:
         """Rows of the answers table, 1 + N for each item, item by item."""

@@ -20,7 +20,7 @@ from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
 from biqa.evaluation.answers import PROBABILITIES, read_answers
 from biqa.evaluation.predictions import Unreadable
 from biqa.evaluation.stability import stability
-from biqa.language.levels import LEVELS
+from biqa.language.levels import LEVELS, WEIGHTS
 from biqa.language.prompts import JOINT, STEM
 from biqa.loading import load_corpus
 from biqa.models import budget
@@ -105,6 +105,17 @@ def test_under_the_same_name_the_repeated_answers_are_those_of_the_run(made, ima
     table = stability([[LEVELS.index(word) for word in levels[image]] for image in images], [scores[image] for image in images])
     assert np.mean([one.instability for one in predictions]) == pytest.approx(table["instability"])
     assert np.mean([one.score_std for one in predictions]) == pytest.approx(table["score_std"], abs=1e-5)
+
+
+def test_scores_are_by_the_scorer_of_the_run(made, images, joint, tmp_path):
+    shutil.copytree(made / "joint", tmp_path / "worded")
+    config = tmp_path / "worded" / "config.yaml"
+    config.write_text(config.read_text().replace("kind: levels", "kind: word"))
+    picture = next(iter(images.values()))
+    worded, usual = Scorer(tmp_path / "worded", device="cpu")(picture, repeats=2), joint(picture, repeats=2)
+    assert worded.score == WEIGHTS[LEVELS.index(worded.level)]
+    assert worded.score != usual.score
+    assert (worded.level, worded.levels, worded.probabilities) == (usual.level, usual.levels, usual.probabilities)
 
 
 def test_another_seed_draws_other_answers(made, joint, images):

@@ -74,7 +74,9 @@ def whole(run, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(("number", "tuning"), [pytest.param(signal.SIGKILL, "full", marks=pytest.mark.faults), (signal.SIGINT, "full"), (signal.SIGTERM, "lora")])
+@pytest.mark.parametrize(
+    ("number", "tuning"), [pytest.param(signal.SIGKILL, "full", marks=pytest.mark.faults), (signal.SIGINT, "full"), (signal.SIGTERM, "lora")]
+)
 def test_stopped_in_mid_epoch_it_goes_on_to_the_same_bits(whole, run, start, synthetic, tmp_path, digest, number, tuning):
     same = whole(tuning)
     folder = tmp_path / "runs" / tuning
