@@ -53,7 +53,7 @@ class Config:
     overwrite: bool = False
     """Delete the run folder of that name first."""
     dry_run: bool = False
-    """Train nothing and write no run: check all, show an example as the loss sees it, and estimate time, memory and disk from a few steps and answers."""
+    """Train nothing and write no run: check all, show an example as the loss sees it, estimate time, memory and disk from some steps and answers."""
     estimate: str | None = None
     """File for the estimate of a dry run, as JSON (`biqa.reporting.estimate`); it makes the run a dry one."""
     datasets: str = MISSING
