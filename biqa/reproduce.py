@@ -169,6 +169,8 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
         SystemExit: the dry run was refused, with its exit code: so would the run be.
         NoDiskSpace: the disk below `runs` is not enough.
     """
+    from biqa.machine import nearest_folder
+
     costs: dict[Path, Cost] = {}
     for study in studies:
         left = [run for run in study.runs if not run.folder.finished]
@@ -179,7 +181,7 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
     if costs:
         seconds, needed = sum(cost.seconds for cost in costs.values()), sum(cost.disk_bytes for cost in costs.values())
         runs = next(iter(costs)).parent
-        free = shutil.disk_usage(next(place for place in (runs, *runs.absolute().parents) if place.exists())).free
+        free = shutil.disk_usage(nearest_folder(runs)).free
         print(f"Estimated for {len(costs)} runs: {in_words(seconds)}, {needed / 1e9:.2f} GB of disk ({free / 1e9:.0f} GB are free)", flush=True)
         if needed > free:
             raise NoDiskSpace(
