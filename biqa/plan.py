@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biqa.config import SCHEMAS, variant
+from biqa.config.identity import may_change
 from biqa.errors import IncompatibleChoice
 from biqa.runs import RunFolder
 
@@ -99,7 +100,7 @@ class _Ways:
     options: Sequence[str]
 
     def run(self, stage: str, seed: int, data: str, overrides: Sequence[str]) -> PlannedRun:
-        name = f"{self.model}-{stage}-{data}-s{seed}{variant(','.join(self.options))}"
+        name = f"{self.model}-{stage}-{data}-s{seed}{ending(self.options)}"
         own = [f"stage={stage}", f"model={self.model}", f"data={data}", *overrides, f"seed={seed}", f"name={quoted(name)}"]
         own += [f"runs={quoted(str(self.runs))}", "ckpt=last"]
         own += [option for option in self.options if takes(stage, option)]
@@ -122,6 +123,11 @@ def _study(ways: _Ways, training: Sequence[str], places: Mapping[str, Path]) -> 
         roots |= {f"test.{choice}": choice for choice in tests}
     overrides += [f"{node}.root={quoted(str(places[choice]))}" for node, choice in roots.items()]
     return PlannedStudy(data, tests, tuple(ways.run(stage, seed, data, overrides) for seed in ways.seeds for stage in STAGES))
+
+
+def ending(options: Sequence[str]) -> str:
+    """What the names of runs with further options end in: those that make other runs, and so not on how many devices or where they are made."""
+    return variant(",".join(option for option in options if not may_change(option.lstrip("+~").partition("=")[0])))
 
 
 def takes(stage: str, option: str) -> bool:

@@ -28,7 +28,6 @@ from biqa.arguments import open_light_door, read_options, show_text
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
 
-import json
 import os
 import re
 import shlex
@@ -40,13 +39,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from biqa.errors import DatasetNotFound, IncompatibleChoice, NoDiskSpace
 
 if TYPE_CHECKING:
     from biqa.data.discovery import Finds
     from biqa.plan import PlannedRun, PlannedStudy
+    from biqa.reporting.estimate import Estimate
 
 OF_ONE_RUN = ("stage", "seed", "data", "test", "name", "ckpt", "overwrite", "dry_run", "estimate", "experiment", "sweep")
 """Options of `biqa.run` that the plan gives each run itself."""
@@ -133,7 +133,7 @@ def look_for_data(config: ReproduceOptions) -> "Finds":
         part = f" of the release's {one.whole}" if one.whole not in (None, one.images) else ""
         print(f"  found       {one.choice:8} {one.images} images{part}, {one.folder}")
     for bad in finds.incomplete:
-        print(f"  incomplete  {bad.choice:8} {bad.folder}: {bad.reason}. Left out; python -m biqa.prepare data={bad.choice} says more.")
+        print(f"  incomplete  {bad.choice:8} {bad.folder}: {bad.reason}. Left out; biqa prepare data={bad.choice} data.root={bad.folder} says more.")
     for choice in finds.missing:
         release = READERS[choice].release
         print(f"  missing     {choice:8} {release.folders[0]}: {release.source}")
@@ -170,30 +170,33 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
         NoDiskSpace: the disk below `runs` is not enough.
     """
     from biqa.machine import nearest_folder
+    from biqa.reporting.estimate import amount, duration
 
     costs: dict[Path, Cost] = {}
     for study in studies:
         left = [run for run in study.runs if not run.folder.finished]
         if left:
             found = dry_run(study.first("joint"))
-            fit, total, disk = (float(found["seconds"].get("fit", 0.0)), float(found["seconds"]["total"]), float(found["disk_bytes"]))
-            costs |= {run.folder.path: Cost(total - fit, 0.1 * disk) if run.stage == "zero_shot" else Cost(total, disk) for run in left}
+            whole = Cost(found.total_seconds, found.disk_bytes)
+            answers = Cost(found.total_seconds - found.seconds.get("fit", 0.0), found.disk["answers"])
+            costs |= {run.folder.path: answers if run.stage == "zero_shot" else whole for run in left}
     if costs:
         seconds, needed = sum(cost.seconds for cost in costs.values()), sum(cost.disk_bytes for cost in costs.values())
         runs = next(iter(costs)).parent
         free = shutil.disk_usage(nearest_folder(runs)).free
-        print(f"Estimated for {len(costs)} runs: {in_words(seconds)}, {needed / 1e9:.2f} GB of disk ({free / 1e9:.0f} GB are free)", flush=True)
+        print(f"Estimated for {len(costs)} runs: {duration(seconds)}, {amount(needed)} of disk ({amount(free)} are free)", flush=True)
         if needed > free:
             raise NoDiskSpace(
-                f"{runs}: {len(costs)} runs need about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Free some, name another disk with "
+                f"{runs}: {len(costs)} runs need about {amount(needed)} and {amount(free)} are free. Free some, name another disk with "
                 f"runs=FOLDER, or make fewer with seeds=[0]."
             )
     return costs
 
 
-def dry_run(run: "PlannedRun") -> dict[str, Any]:
-    """What `dry_run=true` says of a run, as data."""
+def dry_run(run: "PlannedRun") -> "Estimate":
+    """What `dry_run=true` says of a run."""
     from biqa.plan import quoted
+    from biqa.reporting.estimate import read_estimate
 
     with tempfile.TemporaryDirectory(prefix="biqa-") as place:
         file = Path(place) / "estimate.json"
@@ -203,14 +206,7 @@ def dry_run(run: "PlannedRun") -> dict[str, Any]:
             print(done.stdout, end="")
             print(f"That is what {run.title} says before anything is run.", file=sys.stderr)
             raise SystemExit(done.returncode)
-        return json.loads(file.read_text(encoding="utf-8"))
-
-
-def in_words(seconds: float) -> str:
-    """ "40 s", "12 min", "3.4 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return read_estimate(file)
 
 
 def carry_out(runs: "Sequence[PlannedRun]", costs: dict[Path, Cost]) -> None:
@@ -219,6 +215,8 @@ def carry_out(runs: "Sequence[PlannedRun]", costs: dict[Path, Cost]) -> None:
     Raises:
         SystemExit: a run failed, or was stopped.
     """
+    from biqa.reporting.estimate import duration
+
     taken = expected = 0.0
     for number, run in enumerate(runs, start=1):
         head = f"[{number}/{len(runs)}] {run.title}"
@@ -227,7 +225,7 @@ def carry_out(runs: "Sequence[PlannedRun]", costs: dict[Path, Cost]) -> None:
             continue
         left = sum(cost.seconds for path, cost in costs.items() if not (path / "result.json").is_file())
         pace = taken / expected if expected else 1.0
-        print(head + (f"; about {in_words(left * pace)} left" if costs else ""), flush=True)
+        print(head + (f"; about {duration(left * pace)} left" if costs else ""), flush=True)
         start = time.monotonic()
         call(run)
         taken += time.monotonic() - start
@@ -268,11 +266,11 @@ def call(run: "PlannedRun") -> None:
 
 def write_tables(config: ReproduceOptions, options: Sequence[str], studies: "Sequence[PlannedStudy]") -> None:
     """The tables and the figure of the runs of the plan."""
-    from biqa.config import variant
+    from biqa.plan import ending
     from biqa.report import ReportConfig, report
 
     out = config.out or ("experiments/main_table" if config.model == "tiny" else f"experiments/main_table-{config.model}")
-    end = variant(",".join(options))
+    end = ending(options)
     only = [f"{config.model}-*-{study.data}-s{seed}{end}" for study in studies for seed in dict.fromkeys(run.seed for run in study.runs)]
     report(ReportConfig(runs=config.runs, out=out, baseline="joint", only=only, resamples=1000, seed=0))
 

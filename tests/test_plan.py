@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from biqa import config as schema
 from biqa.data.discovery import Found
 from biqa.errors import IncompatibleChoice
-from biqa.plan import STAGES, plan_studies, takes
+from biqa.plan import STAGES, ending, plan_studies, takes
 from biqa.run import numbers_to_words
 
 
@@ -54,6 +54,14 @@ def test_options_of_a_stage_go_to_the_stages_that_have_them() -> None:
         "model.size=tiny": set(STAGES),
     }
     assert {option: {stage for stage in STAGES if takes(stage, option)} for option in wanted} == wanted
+
+
+def test_where_and_on_what_a_run_is_made_is_no_part_of_its_name() -> None:
+    options = ["trainer.devices=4", "stage.epochs=1", "strategy=ddp", "+logger=csv"]
+    assert ending(options) == "-stage.epochs-1"
+    [study] = plan(options=options)
+    assert study.runs[1].folder.path.name == "owl2-joint-synthetic-s0-stage.epochs-1"
+    assert study.runs[1].overrides[-4:] == tuple(options)
 
 
 def test_data_to_train_on_must_be_there() -> None:

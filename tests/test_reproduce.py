@@ -15,7 +15,8 @@ import pytest
 from biqa import reproduce
 from biqa.errors import DatasetNotFound, IncompatibleChoice, NoDiskSpace
 from biqa.plan import PlannedRun, plan_studies
-from biqa.reproduce import ReproduceOptions, carry_out, estimate, in_words, main
+from biqa.reporting.estimate import Estimate, write_estimate
+from biqa.reproduce import ReproduceOptions, carry_out, estimate, main
 from biqa.runs import RunFolder
 
 pytest_plugins = ["small_runs"]
@@ -135,19 +136,20 @@ def planned(folder: Path, stage: str = "joint") -> PlannedRun:
 
 def test_the_estimate_adds_up_what_is_left(monkeypatch, tmp_path, capsys):
     [study] = plan_studies(model="tiny", found=[], seeds=[0], runs=tmp_path / "runs")
-    monkeypatch.setattr(reproduce, "dry_run", lambda run: {"seconds": {"fit": 60.0, "total": 100.0}, "disk_bytes": 1e9})
+    found = Estimate("x", seconds={"fit": 60.0, "answer": 40.0}, disk={"weights": 9 * 2**30, "answers": 2**30})
+    monkeypatch.setattr(reproduce, "dry_run", lambda run: found)
     (tmp_path / "runs" / "tiny-joint-synthetic-s0").mkdir(parents=True)
     (tmp_path / "runs" / "tiny-joint-synthetic-s0" / "result.json").write_text("{}")
     costs = estimate([study])
     assert {path.name: cost.seconds for path, cost in costs.items()} == {
         "tiny-zero_shot-synthetic-s0": 40, "tiny-perception-synthetic-s0": 100, "tiny-inference-synthetic-s0": 100,
     }  # fmt: skip
-    assert "Estimated for 3 runs: 4 min, 2.10 GB of disk" in capsys.readouterr().out
+    assert "Estimated for 3 runs: 240 s, 21.0 GB of disk" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_runs(monkeypatch, tmp_path):
     [study] = plan_studies(model="tiny", found=[], seeds=[0], runs=tmp_path / "runs")
-    monkeypatch.setattr(reproduce, "dry_run", lambda run: {"seconds": {"total": 1.0}, "disk_bytes": 1e18})
+    monkeypatch.setattr(reproduce, "dry_run", lambda run: Estimate("x", seconds={"answer": 1.0}, disk={"answers": 10**18}))
     with pytest.raises(NoDiskSpace, match=r"4 runs need about .* GB and .* GB are free"):
         estimate([study])
 
@@ -167,8 +169,25 @@ def test_time_left_follows_what_the_runs_take(monkeypatch, tmp_path, capsys):
     assert [line.rpartition("; ")[2] for line in capsys.readouterr().out.splitlines()] == ["about 30 s left", "about 40 s left", "about 20 s left"]
 
 
-def test_times_in_words():
-    assert [in_words(seconds) for seconds in (0, 89, 90, 5399, 5400, 100000)] == ["0 s", "89 s", "2 min", "90 min", "1.5 h", "27.8 h"]
+def test_what_is_asked_of_a_run_beforehand_is_its_own_estimate(monkeypatch, tmp_path):
+    def ran(command, **_):
+        file = next(one for one in command if one.startswith("estimate=")).removeprefix("estimate=").strip("'")
+        write_estimate(Estimate("x", seconds={"fit": 2.0}, disk={"weights": 5}), Path(file))
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    found = reproduce.dry_run(planned(tmp_path))
+    assert (found.total_seconds, found.disk_bytes) == (2.0, 5)
+
+
+def test_a_run_that_would_be_refused_is_refused_before_any_is_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2, "what it said\n"))
+    with pytest.raises(SystemExit) as end:
+        reproduce.dry_run(planned(tmp_path))
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == "what it said\n"
+    assert "joint, trained on synthetic, seed 0" in said.err
 
 
 def test_a_run_that_fails_ends_it_with_its_code_and_its_command(tmp_path, capsys):

@@ -93,7 +93,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
 
 def _named(folder: Path, reader: type[OfficialSet]) -> bool:
     """Whether a folder is called as the release is once unpacked ("SPAQ/Dataset": so below one of that name)."""
-    parts = [part.casefold() for part in folder.parts]
+    parts = [part.casefold() for part in folder.absolute().parts]
     names = (name.casefold().split("/") for name in reader.release.folders)
     return any(parts[-len(name) :] == name for name in names)
 

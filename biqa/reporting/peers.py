@@ -1,6 +1,6 @@
 """Table 3: our systems beside published ones, data set by data set. Pearson's correlation of raw scores and of fitted ones never share a row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,8 +56,4 @@ def _by_source(datasets: Sequence[str]) -> dict[str, list[str]]:
     for peer in PEERS:
         if any(dataset in peer.figures for dataset in datasets):
             found.setdefault(peer.source, []).append(peer.name)
-    return {source: list(_distinct(names)) for source, names in found.items()}
-
-
-def _distinct(names: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(names)
+    return {source: list(dict.fromkeys(names)) for source, names in found.items()}
