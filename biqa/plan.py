@@ -3,6 +3,7 @@
 A plan is made of studies. A study is one set of training data; each of its runs is one call of `python -m biqa.run`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -141,6 +142,6 @@ def takes(stage: str, option: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """A value as Hydra reads it back, whatever characters a folder's name has."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """A value as Hydra reads it back, whatever characters a folder's name has: backslashes count only before a quote."""
+    doubled = re.sub(r"(\\+)(?='|$)", lambda found: found[1] * 2, text)
+    return "'" + doubled.replace("'", "\\'") + "'"

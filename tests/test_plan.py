@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from biqa import config as schema
 from biqa.data.discovery import Found
 from biqa.errors import IncompatibleChoice
-from biqa.plan import STAGES, ending, plan_studies, takes
+from biqa.plan import STAGES, ending, plan_studies, quoted, takes
 from biqa.run import numbers_to_words
 
 
 def found(*choices: str) -> list[Found]:
-    return [Found(choice, Path("/data/a b") / choice, 10, 20) for choice in choices]
+    return [Found(choice, Path("/data/it's a \\ b") / choice, 10, 20) for choice in choices]
 
 
 def plan(*choices: str, model: str = "owl2", **options):
@@ -34,6 +35,8 @@ def test_the_paper_s_sets_are_trained_on_and_all_are_measured() -> None:
 
 
 def test_what_is_there_is_trained_on_where_the_paper_s_are_not() -> None:
+    [half] = plan("csiq", "koniq")
+    assert half.data == "csiq+koniq"
     [study] = plan("live", "csiq")
     assert (study.data, study.tests) == ("live+csiq", ("live", "csiq"))
     assert not any(override.startswith("test") for run in study.runs for override in run.overrides)
@@ -80,4 +83,9 @@ def test_every_run_composes_with_its_folder(choices) -> None:
         assert (config.seed, config.model.size, config.stage.epochs, config.ckpt) == (3, "tiny", 1, "last")
         nodes = [config.data] if len(choices) < 2 else list(config.data.parts.values())
         if choices:
-            assert {node.root for node in (*nodes, *(config.test or {}).values())} == {f"/data/a b/{choice}" for choice in choices}
+            assert {node.root for node in (*nodes, *(config.test or {}).values())} == {f"/data/it's a \\ b/{choice}" for choice in choices}
+
+
+@pytest.mark.parametrize("text", ["a", "it's", "a\\b", "a\\'b", "at the end\\", "two\\\\'", "${seed}", "a,b=[c]"])
+def test_a_quoted_value_is_read_back(text) -> None:
+    assert OverridesParser.create().parse_override(f"name={quoted(text)}").value() == text
