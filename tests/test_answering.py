@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from biqa import answering
+from biqa.language.levels import LEVELS, WEIGHTS
 from biqa.parts import RowsInParts
 from biqa.stages.joint import Joint
 from biqa.stages.perception import Perception
@@ -110,3 +111,9 @@ def test_how_many_images_fit_is_asked_where_they_are_answered(run, tmp_path, mon
     monkeypatch.setattr(answering, "build_data", lambda *given, **options: (events.append("counted"), build(*given, **options))[1])
     assert run(tmp_path, "a", "stage=zero_shot").code == 0
     assert events[events.index("counted") - 1] == "cpu"
+
+
+def test_answers_are_scored_by_the_scorer_of_the_run(run, tmp_path):
+    assert run(tmp_path, "a", "stage=zero_shot", "scorer=word").code == 0
+    rows = pd.read_parquet(tmp_path / "a" / "answers" / "synthetic.parquet")
+    assert list(rows["score"]) == [WEIGHTS[LEVELS.index(level)] for level in rows["level"]]

@@ -63,6 +63,17 @@ def test_the_same_runs_give_the_same_files(runs, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_an_ablation_has_its_own_table_and_figures(fabricate, tmp_path):
+    for repeats in (3, 5):
+        fabricate(tmp_path / "runs", f"asked-{repeats}", "joint", repeats=repeats, config={"sampling": {"repeats": repeats, "temperature": 1.0}})
+    report(config(tmp_path / "runs", tmp_path / "out", reference="asked-3"))
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert {row["table"] for row in rows} == {"ablation"}
+    assert "reference=asked-3" in (tmp_path / "out" / "table.md").read_text()
+    figures = {f"{name}.{ending}" for name in ("figure", "asking") for ending in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.tex", "table.csv"} | figures
+
+
 def test_only_keeps_the_runs_that_fit(runs, tmp_path):
     report(config(runs, tmp_path / "out", only=["tiny-joint-*", "nothing"]))
     assert "| two-stage" not in (tmp_path / "out" / "table.md").read_text()

@@ -202,8 +202,10 @@ def test_a_run_that_fails_ends_it_with_its_code_and_its_command(tmp_path, capsys
 def test_a_signal_goes_to_the_run_and_ends_both(monkeypatch, tmp_path, capsys):
     """A stand-in for the run that says which signal it got."""
     got = tmp_path / "got"
-    script = f"import signal, sys, time; signal.signal(signal.SIGTERM, lambda n, _: (open({str(got)!r}, 'w').write(str(n)), sys.exit(143))); "
-    script += f"open({str(tmp_path / 'ready')!r}, 'w'); time.sleep(60)"
+    script = f"import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda n, _: (open({str(got)!r}, 'w').write(str(n)), sys.exit(143))); "
+    script += (
+        f"open({str(tmp_path / 'group')!r}, 'w').write(str(os.getpgrp() == os.getpid())); open({str(tmp_path / 'ready')!r}, 'w'); time.sleep(60)"
+    )
     start = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: start([sys.executable, "-c", script], **options))
 
@@ -217,4 +219,5 @@ def test_a_signal_goes_to_the_run_and_ends_both(monkeypatch, tmp_path, capsys):
         reproduce.call(planned(tmp_path))
     assert end.value.code == 128 + signal.SIGTERM
     assert got.read_text() == str(int(signal.SIGTERM))
+    assert (tmp_path / "group").read_text() == "True"  # of its own: the terminal's Ctrl-C comes to one of them alone
     assert "The same command goes on." in capsys.readouterr().err

@@ -35,6 +35,11 @@ WITHOUT_RAY = importlib.util.find_spec("ray") is None
             [["sweep=main_table", RAY, "seed=0", "stage=zero_shot,joint,perception"], ["sweep=main_table", RAY, "seed=0", "stage=inference"]],
         ),
         (["sweep=main_table", "stage=joint", RAY], None),
+        (["sweep=texts", RAY], None),  # stage 2 alone
+        (
+            ["experiment=one_stage,stage_1,two_stage", "seed=0", RAY],
+            [["seed=0", RAY, "experiment=one_stage,stage_1"], ["seed=0", RAY, "experiment=two_stage"]],
+        ),
         (["sweep=none_such", RAY], None),
     ],
 )

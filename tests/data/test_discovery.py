@@ -60,6 +60,7 @@ def test_what_is_half_unpacked_is_named_with_what_is_missing(tmp_path: Path) -> 
     assert reasons["spaq"] == f"7 of 10 labelled images are missing, {images[3].name} first"
     assert "KonIQ-10k is not there" in reasons["koniq"]
     assert reasons["csiq"] == "dst_imgs is missing"
+    assert set(finds.missing) == set(READERS) - set(reasons)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

@@ -39,7 +39,13 @@ def test_systems_on_other_images_are_not_compared(study, fabricate, tmp_path):
     assert row.cells[len(METRICS) :] == (None,) * len(METRICS)
 
 
-@pytest.mark.parametrize("pattern", ["joint-*", "nothing"])
+@pytest.mark.parametrize("pattern", ["*", "nothing"])
 def test_the_reference_is_one_system(study, pattern):
     with pytest.raises(IncompatibleChoice, match=r"reference=.* fits the runs of \d systems, and has to fit those of one\..*joint-hard"):
-        ablation_table(study, "*" if pattern == "joint-*" else pattern, "")
+        ablation_table(study, pattern, "")
+
+
+def test_the_reference_is_all_runs_of_its_system(study, fabricate, tmp_path):
+    fabricate(tmp_path, "other-seed", "inference", seed=1)
+    with pytest.raises(IncompatibleChoice, match="reference=two fits the runs of 0 systems"):
+        ablation_table(study_runs(find_results(tmp_path), baseline="joint", resamples=20, seed=0), "two", "")

@@ -1,6 +1,7 @@
 """Figures beside the tables show the figures of the tables, and nothing covers anything."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -43,6 +44,15 @@ def test_instability_against_the_number_of_answers(asked):
     assert list(line.get_xdata()) == [3, 5, 9]
     wanted = [asked.measures[f"two-stage, N={n}", "synthetic"]["instability_argmax"].value for n in (3, 5, 9)]
     assert list(line.get_ydata()) == pytest.approx(wanted)
+
+
+def test_two_ways_of_asking_at_once_are_no_line(fabricate, tmp_path):
+    for repeats, temperature in ((3, 1.0), (5, 0.5)):
+        folder = fabricate(tmp_path, f"a{repeats}", "joint", repeats=repeats, config={"sampling": {"repeats": repeats, "temperature": temperature}})
+        result = json.loads((folder / "result.json").read_text())
+        result["sampling"]["temperature"] = temperature
+        (folder / "result.json").write_text(json.dumps(result))
+    assert way_of_asking(study_of(tmp_path)) is None
 
 
 def test_systems_asked_in_one_way_need_no_such_figure(fabricate, tmp_path):

@@ -122,6 +122,19 @@ def test_a_gain_is_taken_over_the_baseline_with_the_same_further_options(fabrica
     }
 
 
+def test_a_gain_without_such_a_baseline_is_taken_over_the_one_with_no_further_options(fabricate, tmp_path):
+    for name, start in (("plain", None), ("base", "base")):
+        fabricate(tmp_path, name, "joint", config={"stage": {"init_from": start}})
+    for target in ("hard", "soft"):
+        fabricate(tmp_path, target, "inference", config={"stage": {"target": target}})
+    systems = systems_in(tmp_path)
+    for system in systems:
+        if system.stage == "inference":
+            base = baseline_of(system, systems, "joint")
+            assert base is not None
+            assert base.runs[0].name == "plain"
+
+
 def test_nothing_that_scores_images(fabricate, tmp_path):
     fabricate(tmp_path, "a", "perception")
     with pytest.raises(RunNotFound, match=r"None of the 1 runs found scores images.*sweep=main_table"):

@@ -122,6 +122,7 @@ def test_means_are_over_the_data_sets_of_the_paper_where_all_of_them_were_measur
         change = number(table, "two-stage", MEAN, f"{metric}_gain").value
         assert change == pytest.approx(np.mean(values) - np.mean([number(table, "one-stage", dataset, metric).value for dataset in over]))
         assert f"mean over {', '.join(over)}" in {column.group for column in table.columns}
+        assert {column.dataset for column in table.columns if column.kind in ("gain", "points")} == {MEAN}
 
 
 def test_mean_and_gain_over_data_sets(fabricate, tmp_path):
