@@ -265,8 +265,8 @@ def build_trainer(
     options = composed.trainer
     checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
     loss = TrainingLoss()
-    usual = [loss, checkpoints, *([Progress(loss)] if options.progress else [])]
-    callbacks: list[L.Callback] = [BatchInMemory(), *(usual if instead is None else instead)]
+    own = [loss, checkpoints, *([Progress(loss)] if options.progress else [])]
+    callbacks: list[L.Callback] = [BatchInMemory(), *(own if instead is None else instead)]
     settings: dict[str, Any] = dict(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
         strategy=build_strategy(composed.strategy.kind), use_distributed_sampler=False, inference_mode=world() == 1,

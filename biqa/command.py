@@ -67,7 +67,6 @@ def enter(door: str, arguments: list[str]) -> None:
     """
     as_module = os.path.basename(sys.argv[0]) == "__main__.py"
     safely = [] if as_module and not sys.flags.safe_path else ["-P"]
-    sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *safely, "-m", f"biqa.{door}", *arguments])
 
 

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +190,8 @@ def write(compared: Compared, file: Path, options: CompareOptions) -> None:
         temporary.write_text(text(compared, file.suffix, options), encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise IncompatibleChoice(f"out={file} cannot be written ({error.strerror}). Choose a file in a folder that you may write to.") from error
 
 

@@ -76,7 +76,7 @@ def rehearsed(config: schema.Config, composed: DictConfig, choices: Mapping[str,
 
     from biqa.stages.limits import limits_in_words, memory_error
 
-    with limits_in_words(folder.path), isolate_rng():
+    with limits_in_words(folder.path, then="the same command begins anew"), isolate_rng():
         try:
             return shown_and_measured(Rehearsal.of(config, composed, choices, processes, folder))
         except Exception as error:
@@ -100,7 +100,8 @@ def shown_and_measured(rehearsal: Rehearsal) -> Estimate:
     if epochs:
         print(f"{learning_summary(stage.vlm)}\n{epochs} epochs, {steps} steps")
         examples = rehearsal.first_examples(stage, train)
-        show_example(stage, examples[0], batch=rehearsal.config.stage.batch_size, step=rehearsal.config.trainer.accumulate)
+        batches_a_step = rehearsal.config.trainer.accumulate * rehearsal.processes
+        show_example(stage, examples[0], batch=rehearsal.config.stage.batch_size, batches_a_step=batches_a_step)
         rehearsal.fit(stage, examples, val)
     else:
         show_question(stage, next(iter(test.values()))[0])
@@ -108,8 +109,8 @@ def shown_and_measured(rehearsal: Rehearsal) -> Estimate:
     return rehearsal.concluded()
 
 
-def show_example(stage: "StageModule", item: "Item", *, batch: int, step: int) -> None:
-    """Print the first example that is learnt; a batch has so many of them, and a step so many batches."""
+def show_example(stage: "StageModule", item: "Item", *, batch: int, batches_a_step: int) -> None:
+    """Print the first example that is learnt; a batch has so many of them, and a step so many batches, those of all processes."""
     from rich.console import Console
     from rich.text import Text
 
@@ -122,7 +123,7 @@ def show_example(stage: "StageModule", item: "Item", *, batch: int, step: int) -
     colour = console.is_terminal and not console.no_color
     console.print()
     console.print(render_example(shown, title=title, target=getattr(stage, "target", ""), weight=stage.level_weight, colour=colour))
-    console.print(Text(f"A batch has {batch} examples, a step {batch * step}.\n"))
+    console.print(Text(f"A batch has {batch} examples, a step {batch * batches_a_step}.\n"))
 
 
 def show_question(stage: "StageModule", item: "Item") -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -124,7 +124,7 @@ class Answering:
                 if isinstance(result, Unreadable):
                     return demo_page.refusal(f"{file.name}: {result.reason}")
                 picture = thumbnail(load_image(file, Reduction(THUMBNAIL, None)))
-                return demo_page.answer(replace(result, image=file.name), file.name, picture, self.lens(file, result.description))
+                return demo_page.answer(result, file.name, picture, self.lens(file, result.description))
         except (UserError, MachineLimit) as error:
             return demo_page.refusal(str(error).replace(f"{file.parent}{os.sep}", ""))
 
@@ -165,8 +165,7 @@ def _piece(gr: Any, text: str) -> Any:  # noqa: ANN401 (Gradio's module and comp
 
 def _facts(scorer: Scorer) -> dict[str, str]:
     run = scorer.result["run"]
-    learnt = [name for name, facts in scorer.result["data"].items() if facts["trained_on"]]
-    return {"model": run["model"], "stage": run["stage"], "has learnt from": ", ".join(learnt) or "nothing (the base weights)"}
+    return {"model": run["model"], "stage": run["stage"], "has learnt from": scorer.learnt_from}
 
 
 def _only_files_sent(gr: Any, keep: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ANN401 (Gradio's module)

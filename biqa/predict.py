@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -194,7 +194,7 @@ def predict(config: PredictConfig, named: Sequence[str]) -> int:
     return outcome(results)
 
 
-def limits(place: Path) -> Any:  # noqa: ANN401 (a context manager)
+def limits(place: Path) -> AbstractContextManager[None]:
     """Tells a lack of memory or disk in words."""
     from biqa.stages.limits import limits_in_words
 
@@ -242,12 +242,11 @@ def facts(scorer: "Scorer", config: PredictConfig, results: "Sequence[Result]") 
     """What the page says of the run and of all pictures together."""
     of = [result.score for result in scored(results)]
     run, unreadable = scorer.result["run"], len(results) - len(of)
-    learnt = [name for name, facts in scorer.result["data"].items() if facts["trained_on"]]
     return {
         "name": scorer.name,
         "model": run["model"],
         "stage": run["stage"],
-        "has learnt from": ", ".join(learnt) or "nothing (the base weights)",
+        "has learnt from": scorer.learnt_from,
         "pictures": f"{len(of)} scored{f', {unreadable} could not be read' if unreadable else ''}",
         **({"scores": f"{min(of):.3f} to {max(of):.3f}, mean {sum(of) / len(of):.3f}"} if of else {}),
         **({"asked again": f"{config.repeats} times a picture"} if config.repeats else {}),

@@ -77,7 +77,7 @@ class Scorer:
         self.folder: RunFolder = find_run(Path(run), "run")
         self.result: dict[str, Any] = read_result(self.folder.result)
         self.config = composed_of(self.folder)
-        refuse_stage_one(self.folder, self.result)
+        self._refuse_stage_one()
         kind = allowed(str(self.config.stage._target_))
         two_stage = issubclass(kind, Inference)
         if perception is not None and not two_stage:
@@ -91,6 +91,7 @@ class Scorer:
         for name, value in (("images.cache", None), ("sampling.compile", False), ("sampling.memory_gb", None), ("sampling.batch_size", batch_size)):
             OmegaConf.update(self.config, name, value, force_add=True)
         self._build(found, on, self.config.seed if seed is None else seed)
+        self._option = option
         self._alone = threading.Lock()
 
     def _build(self, stage_one: RunFolder | None, device: torch.device, seed: int) -> None:
@@ -135,6 +136,12 @@ class Scorer:
     def describes(self) -> bool:
         """Whether its answers have words."""
         return not isinstance(self.judge, Probe)
+
+    @property
+    def learnt_from(self) -> str:
+        """The data sets that it learnt from, in words."""
+        learnt = [name for name, facts in self.result["data"].items() if facts["trained_on"]]
+        return ", ".join(learnt) or "nothing (the base weights)"
 
     @property
     def stand_ins(self) -> list[str]:
@@ -201,6 +208,16 @@ class Scorer:
         with self._alone, torch.inference_mode(), computing(self.config, self.judge.vlm.device):
             return lens_rows(self.judge.vlm, [context_of(self.judge.vlm, INFER if self.describer else JOINT, description, picture)])[0]
 
+    def _refuse_stage_one(self) -> None:
+        if self.config.stage._target_ != STAGE_ONE:
+            return
+        choices = " ".join(f"{group}={self.result['run'][group]}" for group in ("model", "data", "tuning"))
+        path, seed = self.folder.path, self.result["seed"]
+        raise IncompatibleChoice(
+            f"{path} is a run of stage 1: it describes pictures and judges none. Train a stage 2 on it, and predict with that:\n"
+            f"python -m biqa.run stage=2 {choices} seed={seed} stage.perception={path} (and the further options of that run)"
+        )
+
     def _refuse_repeats(self, repeats: int) -> None:
         if repeats < 0 or repeats == 1:
             raise IncompatibleChoice(f"repeats={repeats}: one answer cannot disagree with itself. Choose 2 or more, or 0 to ask once.")
@@ -213,7 +230,7 @@ class Scorer:
             )
 
     def _each(self, images: Iterable[Source], repeats: int) -> Iterator[Prediction | Unreadable]:
-        self.judge.recall(())  # what was said of earlier pictures takes memory
+        self.judge.recall(())  # from here on equal descriptions are judged once; what was kept of earlier pictures goes
         for some in self._reading.batches(images, partial(self._at_a_time, repeats)):
             answers = iter(self._answered([item for item in some if isinstance(item, Item)], repeats))
             for one in some:
@@ -246,7 +263,7 @@ class Scorer:
     def _scored(self, rows: list[Row]) -> list[Row]:
         """The rows with the scores that the run gives, where it has another scorer than the mean of the level distribution."""
         scorer = OmegaConf.select(self.config, "scorer.kind", default="levels")  # absent in runs of releases that had no choice
-        if scorer == "levels" or not self.describes:
+        if scorer == "levels":
             return rows
         return [{str(name): value for name, value in row.items()} for row in scored(pd.DataFrame(rows), scorer).to_dict("records")]
 
@@ -263,24 +280,9 @@ class Scorer:
             if memory_error(error):
                 error.add_note(
                     f"Answering {len(items)} pictures at a time with {repeats + 1} queries each. What helps: a smaller batch_size, fewer repeats, "
-                    f"or accelerator=cpu."
+                    f"or {self._option}=cpu."
                 )
             raise
-
-
-def refuse_stage_one(folder: RunFolder, result: dict[str, Any]) -> None:
-    """Check that a run gives a score.
-
-    Raises:
-        IncompatibleChoice: it is a run of stage 1.
-    """
-    if folder.read_config()["stage"]["_target_"] != STAGE_ONE:
-        return
-    choices = " ".join(f"{group}={result['run'][group]}" for group in ("model", "data", "tuning"))
-    raise IncompatibleChoice(
-        f"{folder.path} is a run of stage 1: it describes pictures and judges none. Train a stage 2 on it, and predict with that:\n"
-        f"python -m biqa.run stage=2 {choices} seed={result['seed']} stage.perception={folder.path} (and the further options of that run)"
-    )
 
 
 def _by_item(rows: Sequence[Row], items: Sequence[Item]) -> list[Sequence[Row]]:

@@ -70,8 +70,8 @@ def processes_wanted(*, kind: str, devices: Any, nodes: int, accelerator: str, p
         raise IncompatibleChoice(
             f"strategy={kind} needs the package deepspeed: pip install 'biqa[deepspeed]'. Or choose strategy=fsdp, which needs none."
         )
-    if kind.startswith("deepspeed") and _named(devices) not in (None, list(range(number or 1))):
-        named = ",".join(map(str, _named(devices) or ()))
+    if kind.startswith("deepspeed") and devices_named(devices) not in (None, list(range(number or 1))):
+        named = ",".join(map(str, devices_named(devices) or ()))
         raise IncompatibleChoice(
             f"strategy={kind} takes GPUs from the first on, not trainer.devices={devices}. "
             f"Set CUDA_VISIBLE_DEVICES={named} and trainer.devices={number}."
@@ -79,7 +79,7 @@ def processes_wanted(*, kind: str, devices: Any, nodes: int, accelerator: str, p
     return number or 1, gpus
 
 
-def _named(devices: Any) -> list[int] | None:  # noqa: ANN401
+def devices_named(devices: Any) -> list[int] | None:  # noqa: ANN401
     """The devices where they are named one by one."""
     named = devices.split(",") if isinstance(devices, str) and "," in devices else devices
     return [int(one) for one in named if str(one).strip()] if isinstance(named, list | tuple) else None

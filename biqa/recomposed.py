@@ -19,7 +19,7 @@ from biqa.config.identity import flat
 from biqa.doors import in_words, no_option, of_type
 from biqa.errors import IncompatibleChoice
 from biqa.reporting.result import read_result
-from biqa.runs import RunFolder
+from biqa.runs import RunFolder, plain
 
 NAMED = ("model", "stage", "data", "descriptions", "tuning", "quantization", "strategy", "logger")
 """Groups whose choice is given; that of the others the values tell."""
@@ -176,6 +176,4 @@ def _set(composed: DictConfig, further: Sequence[str]) -> None:
 
 
 def _flat(config: DictConfig) -> dict[str, Any]:
-    values = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(values, dict)
-    return flat({str(name): value for name, value in values.items()})
+    return flat(plain(OmegaConf.to_container(config, resolve=False)))

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.machine import free_for, memory_held, nearest_folder, written_a_second
+from biqa.processes import devices_named
 from biqa.reporting.estimate import Estimate, amount
 from biqa.runs import STAGE_ONE, RunFolder, plain
 from biqa.training import Ready, Seconds, figures, make_ready, verdict_options
@@ -43,10 +44,8 @@ AT_ONCE = 32
 def alone(composed: DictConfig) -> DictConfig:
     """The config of the one process that rehearses: images are encoded when they are needed, so that it is seen how long that takes."""
     values = plain(OmegaConf.to_container(composed, resolve=True))
-    devices = values["trainer"]["devices"]
-    named = devices.split(",") if isinstance(devices, str) and "," in devices else devices
-    one = [int(named[0])] if isinstance(named, list) else 1
-    values["trainer"] |= {"devices": one, "nodes": 1, "workers": 0, "cache_mb": 0, "progress": False}
+    named = devices_named(values["trainer"]["devices"])
+    values["trainer"] |= {"devices": named[:1] if named else 1, "nodes": 1, "workers": 0, "cache_mb": 0, "progress": False}
     values["strategy"] |= {"kind": "auto"}
     values["sampling"] |= {"compile": False}
     return OmegaConf.create(values)

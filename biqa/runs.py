@@ -3,7 +3,6 @@
 runs/<name>/config.yaml  checkpoints/  model/ or adapter/  descriptions/  answers/<dataset>.parquet  logs/  result.json
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -254,13 +253,9 @@ def fitting_stage_ones(config: Mapping[str, Any], runs: Path, stage_class: str) 
 
 def _one_of_each(runs: Sequence[RunFolder]) -> list[RunFolder]:
     """The runs without those that have learnt the very same as one before: a run and its rerun serve alike."""
+    from biqa.reporting.sameness import weights_of
+
     kept: dict[str, RunFolder] = {}
     for run in runs:
-        files = sorted(file for kind in ("model", "adapter") for file in (run.path / kind).glob("*.safetensors"))
-        kept.setdefault("".join(map(_sha256, files)) or str(run.path), run)
+        kept.setdefault("".join(weights_of(run.path).values()) or str(run.path), run)
     return [*kept.values()]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, dataclass, fields
+from functools import cache
 from inspect import cleandoc
 from pathlib import Path
 from types import ModuleType
@@ -57,12 +58,9 @@ class Option:
     meaning: str
 
 
+@cache
 def meanings(module: ModuleType) -> dict[str, dict[str, str]]:
-    """Class -> field -> the text under it, as one line, of every class in a module.
-
-    Raises:
-        SystemExit: a field has none.
-    """
+    """Class -> field -> the text under it as one line, "" where there is none, of every class in a module."""
     found: dict[str, dict[str, str]] = {}
     for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):

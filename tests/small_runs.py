@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from quick_hydra import without_detours
 
 SMALL = (
     "model.hidden=32", "model.layers=1", "model.heads=2", "model.tower_hidden=32", "model.tower_layers=1", "model.min_steps=0",
@@ -38,7 +39,7 @@ def door(module: str, *arguments: str) -> Outcome:
     out, err, code = io.StringIO(), io.StringIO(), 0
     schema.register()
     typed = [module, *run.numbers_to_words(list(arguments))]
-    with patch.object(sys, "argv", typed), redirect_stdout(out), redirect_stderr(err):
+    with patch.object(sys, "argv", typed), redirect_stdout(out), redirect_stderr(err), without_detours(arguments):
         try:
             open_door({"biqa.run": run, "biqa.report": report, "biqa.prepare": prepare, "biqa.analyze": analyze}[module].main)
         except SystemExit as end:
@@ -66,6 +67,16 @@ def run(synthetic) -> Callable[..., Outcome]:
         return door("biqa.run", *synthetic, f"runs={runs}", f"name={name}", *options)
 
     return small
+
+
+@pytest.fixture(scope="session")
+def finished(run, tmp_path_factory) -> Path:
+    """Folder of finished runs, made once a session: `joint`, `one` (stage 1) and `probe`. Who changes one copies it first."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name, *options in (("joint", "stage=joint", "stage.epochs=1"), ("one", "stage=1", "stage.epochs=1"), ("probe", "stage=probe")):
+        outcome = run(folder, name, *options)
+        assert outcome.code == 0, outcome.err
+    return folder
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def read(*arguments):
         (["a", "json=False", "names=[x, y]"], Options("a", names=["x", "y"])),
         (["a", "against=null", "names=x"], Options("a", names=["x"])),
         (["a", "names=[]"], Options("a")),
+        (["a", "--json=false", "--number=4"], Options("a", number=4)),
     ],
 )
 def test_options_are_read(typed, options):
@@ -97,6 +98,8 @@ def test_help_is_printed_where_it_is_asked_for(typed, capsys):
         ("konik", ["kadid", "koniq", "spaq"], ["koniq"]),
         ("qwen", ["qwen2_5_vl", "qwen3_vl", "tiny"], ["qwen3_vl", "qwen2_5_vl"]),
         ("KonIQ10k", ["kadid", "koniq"], ["koniq"]),
+        ("slurm", ["basic", "submitit_slurm"], ["submitit_slurm"]),
+        ("run", ["runs", "run1", "run2", "run3"], ["runs", "run3", "run2"]),
         ("x", ["xyz"], []),
         ("zebra", ["kadid", "koniq"], []),
     ],

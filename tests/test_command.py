@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,11 @@ def test_names_of_other_programs_lead_to_doors():
 def test_it_becomes_the_door_with_all_that_follows(call):
     _, _, _, became = call("run", "stage=joint", "data.root=a b", "--cfg", "job")
     assert became == [(sys.executable, [sys.executable, "-P", "-m", "biqa.run", "stage=joint", "data.root=a b", "--cfg", "job"])]
+
+
+def test_a_python_that_looks_nowhere_else_becomes_such_a_one(call, monkeypatch):
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(safe_path=True))
+    assert call("ls", as_module=True)[3] == [(sys.executable, [sys.executable, "-P", "-m", "biqa.ls"])]
 
 
 def test_as_a_module_of_a_checkout_it_finds_the_door_there(call):

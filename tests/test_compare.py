@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def test_images_are_counted_as_by_hand(made):
     change = (greedy[0]["score"] - greedy[1]["score"]).abs().sort_values(ascending=False)
     assert [one.image for one in pair.changed] == list(change.index[:5])
     first = pair.changed[0]
+    assert (first.first, first.second, first.q) == (*(frame.loc[first.image, "score"] for frame in greedy), greedy[0].loc[first.image, "q"])
     assert (first.first_level, first.second_level) == tuple(frame.loc[first.image, "level"] for frame in greedy)
 
 
@@ -124,6 +126,8 @@ def test_the_same_is_written_in_three_forms(made, capsys):
     rows = list(csv.DictReader(Path("new/difference.csv").read_text().splitlines()))
     text = Path("new/difference.md").read_text()
     assert text.startswith("Made with `biqa compare runs/a runs/b resamples=200 seed=0`.\n\n- A: runs/a: stage=joint")
+    assert "| stage | joint | inference |" in text
+    assert re.search(r"^\| SRCC \|.*\| A \|$", text, re.MULTILINE)
     assert [row["metric"] for row in rows] == list(found["datasets"]["synthetic"]["figures"])
     for row in rows:
         figure = found["datasets"]["synthetic"]["figures"][row["metric"]]
@@ -134,9 +138,9 @@ def test_the_same_is_written_in_three_forms(made, capsys):
     assert sum(found["datasets"]["synthetic"]["closer"].values()) == 60
 
 
-def test_runs_that_were_asked_once_are_compared_by_accuracy(made, capsys):
+def test_a_run_that_was_asked_once_is_compared_by_accuracy(made):
     made("a", repeats=0)
-    made("b", repeats=0, seed=1)
+    made("b", repeats=4, seed=1)
     [pair] = compare(CompareOptions("runs/a", "runs/b", resamples=20)).pairs
     assert (list(pair.differences), pair.steadier) == (["srcc", "plcc"], {})
 
@@ -166,6 +170,7 @@ def test_only_shared_data_sets_are_compared(made):
     write_result(result | {"metrics": result["metrics"] | other["metrics"]}, folder / "result.json")
     compared = compare(CompareOptions("runs/a", "runs/b", resamples=20))
     assert ([pair.dataset for pair in compared.pairs], compared.left_out) == (["synthetic"], ["other"])
+    assert compare(CompareOptions("runs/b", "runs/a", resamples=20)).left_out == ["other"]
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +191,7 @@ def wrong(tmp_path_factory) -> Path:
     answers["q"] = 1 - answers["q"]
     write_answers(answers, runs / "relabelled" / "answers" / "synthetic.parquet")
     (runs / "half" / "result.json").unlink()
+    (runs / "folder.md").mkdir()
     return place
 
 
@@ -202,8 +208,9 @@ def wrong(tmp_path_factory) -> Path:
         (["runs/a", "runs/relabelled"], r"Image image000\.png of synthetic has quality .* in one table and .* in the other"),
         (["runs/a", "runs/half"], r"against=runs/half: that run is not finished"),
         (["runs/a", "runs/less", "out=x.txt"], r"out=x\.txt: the ending says what is written: choose \.md, \.csv, \.json\."),
-        (["runs/a", "runs/less", "show=-1", "resamples=0"], r"show=-1: choose 0 or more\.\nresamples=0: choose 1 or more\."),
+        (["runs/a", "runs/less", "show=-1", "resamples=0", "seed=-1"], r"show=-1: choose 0 .*\nresamples=0: choose 1 or more\.\nseed=-1: choose 0"),
         (["runs/a", "runs/b", "out=runs/a/result.json/x.md"], r"out=runs/a/result\.json/x\.md cannot be written \(.*\)\. Choose a file in a folder"),
+        (["runs/a", "runs/b", "out=runs/folder.md"], r"out=runs/folder\.md cannot be written \(Is a directory\)\. Choose a file in a folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared(wrong, monkeypatch, typed, message):
@@ -211,6 +218,7 @@ def test_what_cannot_be_compared(wrong, monkeypatch, typed, message):
     with pytest.raises(UserError, match=message):
         main([*typed, *(() if any("resamples" in word for word in typed) else ("resamples=20",))])
     assert {path.name for path in wrong.iterdir()} == {"runs"}
+    assert not list(wrong.rglob("*.tmp"))
 
 
 def test_it_loads_no_torch(made, tmp_path):

@@ -55,16 +55,8 @@ with_gradio = pytest.mark.skipif(installed is None, reason="the extra demo is no
 
 
 @pytest.fixture(scope="module")
-def runs(run, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for name, *options in (("joint", "stage=joint", "stage.epochs=1"), ("one", "stage=1", "stage.epochs=0"), ("probe", "stage=probe")):
-        assert run(folder, name, *options).code == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scorer(runs) -> Scorer:
-    return Scorer(runs / "joint", device="cpu")
+def scorer(finished) -> Scorer:
+    return Scorer(finished / "joint", device="cpu")
 
 
 @pytest.fixture
@@ -142,19 +134,19 @@ def test_no_run_is_told_before_anything_is_loaded(monkeypatch, tmp_path):
         demo.main([f"run={tmp_path}"])
 
 
-def test_a_port_that_is_taken(monkeypatch, runs):
+def test_a_port_that_is_taken(monkeypatch, finished):
     monkeypatch.setattr(demo, "version", lambda _: "99")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(IncompatibleChoice, match=f"cannot be served at 127.0.0.1, port {port} .*port=0 for any that is free"):
-            serve(DemoOptions(str(runs / "joint"), port=port))
+            serve(DemoOptions(str(finished / "joint"), port=port))
     assert 0 < free_port("127.0.0.1", 0) < 2**16
 
 
-def test_a_run_is_asked_again_where_it_can_say_something_else(scorer, runs):
+def test_a_run_is_asked_again_where_it_can_say_something_else(scorer, finished):
     assert repeats_of(scorer, None) == REPEATS
     assert repeats_of(scorer, 3) == 3
-    probe = Scorer(runs / "probe", device="cpu")
+    probe = Scorer(finished / "probe", device="cpu")
     assert repeats_of(probe, None) == 0
     with pytest.raises(IncompatibleChoice, match="asked again it says the same"):
         repeats_of(probe, 10)
@@ -188,8 +180,8 @@ def test_it_says_what_the_run_says(scorer, sent):
     assert not file.parent.exists()
 
 
-def test_a_regression_has_no_words_and_no_lens(runs, sent):
-    piece = Answering(Scorer(runs / "probe", device="cpu"), 0, ["run=x"])(str(sent("photo.png")))[1]
+def test_a_regression_has_no_words_and_no_lens(finished, sent):
+    piece = Answering(Scorer(finished / "probe", device="cpu"), 0, ["run=x"])(str(sent("photo.png")))[1]
     assert "<dt>score</dt>" in piece
     assert not re.search("figure|blockquote|levels", piece)
 
@@ -234,14 +226,14 @@ def temporary(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(runs, heard, temporary) -> Iterator[str]:
+def page(finished, heard, temporary) -> Iterator[str]:
     """Its address; the settings of the environment would open the machine."""
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[1]), "GRADIO_ALLOWED_PATHS": str(runs), "GRADIO_SHARE": "true", "GRADIO_ANALYTICS_ENABLED": "true",
+        "PYTHONPATH": str(Path(__file__).parents[1]), "GRADIO_ALLOWED_PATHS": str(finished), "GRADIO_SHARE": "true", "GRADIO_ANALYTICS_ENABLED": "true",
         "GRADIO_SERVER_NAME": "0.0.0.0", "TMPDIR": str(temporary),
     }  # fmt: skip
-    typed = [sys.executable, "-c", HEARD, str(heard), f"run={runs / 'joint'}", "port=0", "max_mb=1", "repeats=2", "accelerator=cpu"]
-    with subprocess.Popen(typed, env=environment, cwd=runs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    typed = [sys.executable, "-c", HEARD, str(heard), f"run={finished / 'joint'}", "port=0", "max_mb=1", "repeats=2", "accelerator=cpu"]
+    with subprocess.Popen(typed, env=environment, cwd=finished, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
             assert line.startswith("http://127.0.0.1:"), line + process.stderr.read()
@@ -299,8 +291,8 @@ def test_a_file_over_the_limit_is_refused(page, temporary, tmp_path):
 
 @with_gradio
 @pytest.mark.parametrize("place", ["http://192.0.2.1/x.png", "/etc/hostname", "RUN/result.json"])
-def test_nothing_but_what_was_sent_is_looked_at(page, runs, place):
-    path = place.replace("RUN", str(runs / "joint"))
+def test_nothing_but_what_was_sent_is_looked_at(page, finished, place):
+    path = place.replace("RUN", str(finished / "joint"))
     assert httpx.get(f"{page}gradio_api/file={path}").status_code in (403, 404)
     assert asked(page, {"path": path})[0] == "error"
     assert httpx.get(f"{page}gradio_api/proxy={path}").status_code in (400, 404)

@@ -58,7 +58,7 @@ def test_extras_are_there_too_old_or_not(requires):
         "vllm>=0.32; extra == 'vllm'",
         "biqa[optuna]; extra == 'dev'",
     ]
-    requires(texts, {"numpy": "2.4", "optuna": "5.0", "submitit": "1.4"})
+    requires(texts, {"numpy": "2.4", "optuna": "5.1rc1", "submitit": "1.4"})
     assert [(found.state, found.text) for found in extras()] == [
         ("note", "slurm: submitit is 1.4, needed is >=1.5: pip install 'biqa[slurm]'"),
         ("ok", "installed: optuna"),
@@ -174,7 +174,8 @@ def test_the_block_for_an_issue_is_of_nobody(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "hf_abcdefgh")
     monkeypatch.setenv("BIQA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "file").touch()
-    findings = list(look(DoctorOptions(runs=str(tmp_path / "file" / "runs"), datasets=str(tmp_path / "sets")), TORCH))
+    monkeypatch.setenv("BIQA_DATASETS", str(tmp_path / "sets"))
+    findings = list(look(DoctorOptions(runs=str(tmp_path / "file" / "runs")), TORCH))
     text = block(TORCH, findings)
     for private in (str(tmp_path), str(Path.home()), "hf_abcdefgh", f"/{getpass.getuser()}/"):
         assert private not in text
@@ -219,3 +220,16 @@ def test_a_package_that_is_not_installed_is_told(monkeypatch):
     assert list(packages()) == []
     found = doctor.python_version()
     assert (found.state, found.text) == ("PROBLEM", "is not installed, so that its requirements are not known. In its folder: pip install -e .")
+
+
+def test_another_python_than_is_asked_for_is_a_problem(monkeypatch):
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.8.1")
+    found = doctor.python_version()
+    assert (found.state, found.text.partition(", ")[0]) == ("PROBLEM", "3.8.1")
+
+
+def test_limits_of_a_container_are_read(tmp_path):
+    for text, numbers in (("200000 100000\n", [200000.0, 100000.0]), ("max 100000\n", []), ("", [])):
+        (tmp_path / "limit").write_text(text)
+        assert doctor._first_numbers(tmp_path / "limit") == numbers
+    assert doctor._first_numbers(tmp_path / "none") == []

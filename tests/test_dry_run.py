@@ -4,6 +4,9 @@ import json
 import math
 import re
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,14 +17,18 @@ from omegaconf import OmegaConf
 from biqa import config as schema
 from biqa.building import build_data, build_model, build_stage, quiet
 from biqa.data.collate import IGNORED
-from biqa.errors import BadRecord
+from biqa.dry_run import refuse_no_file
+from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.loading import load_corpus
+from biqa.machine import free_for
 from biqa.models.features import FeatureStore
 from biqa.models.sampling import NO_TOKEN, Answers
+from biqa.rehearsal import Rehearsal, alone
 from biqa.reporting.estimate import Estimate, amount, duration, read_estimate, write_estimate
 from biqa.reporting.result import read_result
 from biqa.run import numbers_to_words
 from biqa.stages.base import StageModule
+from biqa.stages.clock import Clock, ask
 from biqa.training import verdict_options
 
 pytest_plugins = ["small_runs"]
@@ -72,6 +79,21 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def as_told(estimate):
+    """The parts of a run that learns are what its sources say of them, shared among its processes: the whole, of what was measured of some."""
+    number = r"([\d.e+-]+)"
+    told = re.search(rf"of {number} images of synthetic \({number} ms each\)", estimate.sources["answer"])
+    images, milliseconds = map(float, told.groups())
+    assert estimate.parts["answer"]["synthetic"] == pytest.approx(images * milliseconds / 1000 / estimate.processes, rel=0.01, abs=0.006)
+    told = re.search(
+        rf"{number} steps of {number} s .*?, {number} validations on {number} images \({number} took {number} s", estimate.sources["fit"]
+    )
+    steps, step, times, images, some, took = map(float, told.groups())
+    assert took > 0
+    assert estimate.parts["fit"]["steps"] == pytest.approx(steps * step, rel=0.01, abs=0.006)
+    assert estimate.parts["fit"]["validation"] == pytest.approx(times * images / some * took / estimate.processes, rel=0.06, abs=0.006)
+
+
 def words(text):
     return " ".join(text.split())
 
@@ -92,6 +114,8 @@ def test_phases_are_those_of_the_run_and_numbers_are_numbers(dry, real, stage):
     assert estimate.total_seconds > 0
     for phase, parts in estimate.parts.items():
         assert estimate.seconds[phase] == pytest.approx(sum(parts.values()), abs=0.006 * (len(parts) + 1))
+    if stage in LEARNING:
+        as_told(estimate)
     assert 0 < estimate.peak_memory_bytes["host"] < estimate.memory_bytes["host"]
     assert estimate.disk_bytes < estimate.free_bytes["runs"]
     assert not estimate.finished
@@ -107,6 +131,7 @@ def test_images_steps_and_what_they_cost_are_told(dry, real, stage):
     assert f"synthetic: {counts['train']} images to learn from, {counts['val']} to validate on, 12 to answer" in said
     assert (estimate.epochs, estimate.steps) == ({"joint": (1, 3), "perception": (1, 3), "inference": (1, 6)}.get(stage, (0, 0)))
     assert ("1 epochs, " in said) == learns
+    assert ("as long as the descriptions to learn" in estimate.sources["answer"]) == (stage in ("joint", "perception"))
     assert ("visual tokens an image" in said) == (stage != "inference")
     assert "Estimated time" in said
     assert "Disk: the run's folder takes about" in said
@@ -225,16 +250,24 @@ def test_what_a_run_refuses_is_refused_in_the_same_words(name, options, run, dry
     assert rehearsed.err
 
 
-def test_the_file_must_be_one_that_can_be_written(run, tmp_path):
-    refused = run(tmp_path, "a", "stage=zero_shot", f"estimate={tmp_path}")
-    assert (refused.code, refused.err) == (2, f"estimate={tmp_path}: that is a folder. Name another file.")
+def test_the_file_must_be_one_that_can_be_written(tmp_path, monkeypatch):
+    with pytest.raises(IncompatibleChoice, match=rf"estimate={tmp_path}: that is a folder\. Name another file\."):
+        refuse_no_file(tmp_path)
+    refuse_no_file(tmp_path / "new" / FILE)
+    monkeypatch.setattr("os.access", lambda place, _: place != tmp_path)
+    with pytest.raises(IncompatibleChoice, match=rf"{FILE}: you may not write in {tmp_path}\. Name another file\."):
+        refuse_no_file(tmp_path / "new" / FILE)
 
 
 def test_several_processes_are_one_that_counts_for_all(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("biqa.stages.clock.ENOUGH", 1e-6)  # what is trained ends within the epoch, and is validated all the same
     told = run(tmp_path, "a", "stage=joint", *EIGHT, "trainer.accelerator=cpu", "trainer.devices=2", "strategy=ddp", f"estimate={tmp_path / FILE}")
     assert told.code == 0, told.err
     estimate = read_estimate(tmp_path / FILE)
     assert (estimate.processes, estimate.steps) == (2, 2)
+    as_told(estimate)
+    assert "(median of 1)" in estimate.sources["fit"]
+    assert "A batch has 8 examples, a step 16." in told.out
     assert "Measured in one process and divided among 2: what they tell each other is not counted." in told.out
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -257,9 +290,9 @@ def test_a_run_that_was_begun_is_told_from_its_start(run, real, tmp_path):
 
 def test_a_disk_that_is_too_small_is_told_before(run, tmp_path, monkeypatch):
     monkeypatch.setattr("biqa.machine.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    full = run(tmp_path, "a", "stage=joint", *EIGHT, f"estimate={tmp_path / FILE}")
+    full = run(tmp_path, "a", "stage=zero_shot", f"estimate={tmp_path / FILE}")
     assert full.code == 1
-    assert re.fullmatch(rf"{tmp_path / 'a'} takes about [\d.]+ MB, and 1 kB are free there\. Make room, or choose another runs=FOLDER\.", full.err)
+    assert re.fullmatch(rf"{tmp_path / 'a'} takes about [\d.]+ kB, and 1 kB are free there\. Make room, or choose another runs=FOLDER\.", full.err)
     assert read_estimate(tmp_path / FILE).free_bytes["runs"] == 1000
 
 
@@ -299,6 +332,70 @@ def test_features_of_a_frozen_tower_are_counted_until_they_are_there(run, tmp_pa
 
 
 # parts
+
+
+def test_answers_are_rehearsed_in_the_lengths_of_texts_to_learn():
+    some = SimpleNamespace(rehearsed=[3, 99], max_new_tokens=16)
+    assert StageModule.lengths(some, 5) == [3, 16, 3, 16, 3]
+    assert StageModule.lengths(SimpleNamespace(rehearsed=(), max_new_tokens=16), 5) is None
+
+
+def test_a_step_is_the_median_without_the_first():
+    clock = Clock()
+    clock.stepping, clock.fetching, clock.collating = [9.0], [0.5, 0.3, 0.4], [0.1]
+    assert (clock.step, clock.encoding, clock.collation) == (9.0, pytest.approx(0.3), 0.1)
+    clock.stepping += [1.0, 3.0, 2.0]
+    assert clock.step == 2.0
+
+
+@pytest.mark.parametrize(("an_image", "asked"), [(0.01, [2, 16, 64]), (2.0, [2, 10]), (0.8, [2, 16]), (30.0, [2, 2])])
+def test_more_images_are_asked_until_that_takes_long(an_image, asked, monkeypatch):
+    numbers = []
+
+    def answered(stage, trainer, items):
+        numbers.append(len(items))
+        return list(items), an_image * len(items)
+
+    monkeypatch.setattr("biqa.stages.clock.ready_to_answer", lambda *_: nullcontext())
+    monkeypatch.setattr("biqa.stages.clock.answered", answered)
+    found = ask(None, None, range(100), 64)
+    assert (numbers, found.images, found.seconds, found.rows) == (asked, asked[-1], pytest.approx(an_image), list(range(asked[-1])))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cache_mb", "step", "seconds", "kept_mb"),
+    [
+        (0, 0, 1.0, 2 * (10 * 0.3 + 10 * 0.1), 0),
+        (0, 100, 1.0, 10 * 0.3 + 2 * 10 * 0.1, 10),
+        (0, 5, 1.0, 15 * 0.3 + 2 * 10 * 0.1, 5),
+        (2, 100, 0.0, (10 * 0.3 + 10 * 0.1 + 5 * 0.3 + 10 * 0.1) / 2, 20),
+        (2, 0, 1.0, 0.0, 0),
+        (2, 0, 0.25, 2 * ((10 * 0.3 + 10 * 0.1) / 2 - 5 * 0.25), 0),
+    ],
+)
+def test_images_cost_what_no_process_prepares_meanwhile(workers, cache_mb, step, seconds, kept_mb):
+    """Two epochs of 5 steps, of 10 images of 1 MB."""
+    clock = Clock()
+    clock.stepping, clock.fetching, clock.collating, clock.example_bytes = [step], [0.4], [0.1], [2**20]
+    options = SimpleNamespace(trainer=SimpleNamespace(workers=workers, cache_mb=cache_mb))
+    rehearsal: Any = SimpleNamespace(config=options, length=(2, 10), shown=20, processes=2, kept=0)
+    assert Rehearsal._waiting(rehearsal, clock) == pytest.approx(seconds)
+    assert rehearsal.kept == kept_mb * 2**20
+
+
+@pytest.mark.parametrize(("devices", "one"), [(4, 1), ("auto", 1), (-1, 1), ("2,3", [2]), ([3, 1], [3])])
+def test_the_one_process_takes_the_first_device_that_is_named(devices, one):
+    composed = OmegaConf.create({"trainer": {"devices": devices, "cache_mb": 100}, "strategy": {"kind": "ddp"}, "sampling": {"compile": True}})
+    told = alone(composed)
+    assert (told.trainer.devices, told.trainer.cache_mb, told.strategy.kind, told.sampling.compile) == (one, 0, "auto", False)
+
+
+def test_what_a_folder_holds_is_free_for_it(tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "weights").write_bytes(bytes(500))
+    monkeypatch.setattr("biqa.machine.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000 if path == tmp_path else -1))
+    assert free_for(tmp_path) == 1500
+    assert free_for(tmp_path / "new" / "run") == 1000
 
 
 def test_answers_of_given_lengths_end_there_whatever_is_said():

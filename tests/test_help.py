@@ -7,7 +7,7 @@ from pathlib import Path
 
 import omegaconf
 import pytest
-from hydra.core.config_store import ConfigStore
+from quick_hydra import without_detours
 
 from biqa import analyze, predict, prepare, report, run
 from biqa import config as schema
@@ -45,9 +45,8 @@ def loaded(folder: Path, door: str, *arguments: str) -> tuple[int, set[str]]:
 )
 def test_help_is_that_of_hydra(door, name, more, monkeypatch, capsys):
     schema.register()
-    monkeypatch.setattr(ConfigStore, "__deepcopy__", lambda store, _: store, raising=False)  # Hydra copies it a hundred times, for nothing
     monkeypatch.setattr(sys, "argv", [name, "--help", *more])
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as end, without_detours():
         open_door(door.main)
     assert not end.value.code
     assert help_text(Path(schema.config_directory()), name) + "\n" == capsys.readouterr().out

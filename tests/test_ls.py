@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from fabrication import made_up_run
 from test_help import HEAVY, loaded
 
 from biqa.errors import UserError
-from biqa.ls import age, look, main, run_folders, size_in_words
+from biqa.ls import age, look, main, run_folders, size_in_words, table
 from biqa.reporting.result import read_result
 from biqa.runs import RunFolder
 
@@ -70,6 +71,7 @@ def test_every_run_has_a_line(runs, capsys):
     assert lines[3].endswith("3.0 MB")
     assert lines[5].split()[1] == "damaged"
     assert lines[-1].startswith("3 finished, 1 unfinished, 1 damaged, 3.")
+    assert "means" not in lines[-1]
     assert len({len(line.split("  ")[0]) for line in lines[1:-1]}) > 1, "names are whole, however long"
 
 
@@ -100,7 +102,9 @@ def test_runs_are_sorted(runs, capsys, order):
     for place, name in enumerate(("half", "torn", "more/a-inference", "c-perception", "b-joint")):
         for file in (runs / name).rglob("*"):
             os.utime(file, (1_700_000_000 - 1000 * place,) * 2)
-    names = [line.split()[0].removeprefix("runs/") for line in listed(capsys, "runs", f"sort={order}")[1:-1]]
+    lines = listed(capsys, "runs", f"sort={order}")[1:-1]
+    assert all(re.search(r"  \d+ d  ", line) for line in lines), "their ages"
+    names = [line.split()[0].removeprefix("runs/") for line in lines]
     found = {name: look(runs / name) for name in names}
     expected = {
         "name": sorted(names),
@@ -153,14 +157,23 @@ def test_it_loads_neither_torch_nor_hydra(runs, tmp_path):
 
 
 def test_whoever_reads_may_have_had_enough(runs, tmp_path):
-    command = f"{sys.executable} -m biqa.ls runs | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}"
+    read, write = os.pipe()
+    os.close(read)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "biqa.ls", "runs"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_folders_are_found_at_any_depth(runs):
+    (runs / "more" / "loop").symlink_to(runs)
     assert {str(path.relative_to(runs)) for path in run_folders(runs)} == {"b-joint", "c-perception", "half", "more/a-inference", "torn"}
+
+
+def test_columns_are_aligned_and_an_empty_one_is_left_out():
+    rows = [("run", "", "model", "stage", "data", "seed", "SRCC"), ("a-name", "", "tiny", "1", "x", "0", "-")]
+    assert table(rows) == ["run     model  stage  data  seed  SRCC", "a-name  tiny   1      x        0     -"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-3, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (86400, "1 d"), (86400 * 400, "400 d")])

@@ -18,11 +18,9 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
-from hydra._internal.hydra import Hydra
-from hydra.core.config_store import ConfigStore
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 from PIL import Image
+from quick_hydra import without_detours
 
 pytest_plugins = ["small_runs"]
 
@@ -211,7 +209,7 @@ def type_in(command: str, options: tuple[str, ...]) -> tuple[int, str, str]:
     if door == "run":
         arguments = run_door.numbers_to_words([*arguments, *(option for option in options if fits(option, arguments))])
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with patch.object(sys, "argv", [f"biqa.{door}", *arguments]), redirect_stdout(out), redirect_stderr(err):
+    with patch.object(sys, "argv", [f"biqa.{door}", *arguments]), redirect_stdout(out), redirect_stderr(err), without_detours(arguments):
         try:
             if door == "run":
                 open_door(run_door.main)
@@ -263,9 +261,6 @@ def test_a_mistake_is_told_in_words(command, place, texts, synthetic, monkeypatc
     monkeypatch.delenv("BIQA_DATASETS", raising=False)
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")  # Lightning sets these two for good
-    monkeypatch.setattr(ConfigStore, "__deepcopy__", lambda store, _: store, raising=False)  # Hydra copies it a hundred times, for nothing
-    if not any(word.startswith(("-m", "sweep=")) for word in command.split()):
-        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)  # Hydra composes all to find out that this is no sweep, and then again
     before = contents(place)
     code, out, said = type_in(command, synthetic)
     assert code == 2, out + said

@@ -31,14 +31,6 @@ UNREADABLE = {
 
 
 @pytest.fixture(scope="module")
-def runs(run, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    for name, *options in (("joint", "stage=joint", "stage.epochs=1"), ("one", "stage=1", "stage.epochs=0"), ("probe", "stage=probe")):
-        assert run(folder, name, *options).code == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> Path:
     """A folder with a picture of each kind, what only looks like one, and what is none."""
     folder = tmp_path_factory.mktemp("mixed") / "photos"
@@ -76,12 +68,12 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def predict(runs, mixed, monkeypatch, capsys):
+def predict(finished, mixed, monkeypatch, capsys):
     """`python -m biqa.predict run=joint <arguments>` where the folder lies, in this process: (exit code, stdout, stderr)."""
     monkeypatch.chdir(mixed.parent)
 
     def call(*arguments: str, run: str = "joint") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["predict", *([f"run={runs / run}"] if run else []), "accelerator=cpu", *arguments])
+        monkeypatch.setattr(sys, "argv", ["predict", *([f"run={finished / run}"] if run else []), "accelerator=cpu", *arguments])
         capsys.readouterr()
         code = 0
         try:
@@ -101,7 +93,7 @@ def table(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(file.read_text(), newline="")))
 
 
-def test_a_folder_of_all_kinds_of_files(predict, runs, mixed):
+def test_a_folder_of_all_kinds_of_files(predict, finished, mixed):
     code, out, err = predict("photos")
     assert code == 3
     rows = lines(out)
@@ -120,7 +112,7 @@ def test_a_folder_of_all_kinds_of_files(predict, runs, mixed):
         assert f"photos/{name}: {row['error']}\n" in err
     assert "10 pictures scored, 6 could not be read (named above)." in err
     assert "STAND-IN: joint has learnt from labels that are no human opinions" in err
-    expected = Scorer(runs / "joint", device="cpu")([mixed / name for name in READABLE])
+    expected = Scorer(finished / "joint", device="cpu")([mixed / name for name in READABLE])
     assert [scored[f"photos/{name}"]["score"] for name in READABLE] == pytest.approx([one.score for one in expected], abs=1e-5)
 
 

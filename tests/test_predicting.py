@@ -20,12 +20,14 @@ from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
 from biqa.evaluation.answers import PROBABILITIES, read_answers
 from biqa.evaluation.predictions import Unreadable
 from biqa.evaluation.stability import stability
+from biqa.finished import composed_of, stage_one_behind
 from biqa.language.levels import LEVELS, WEIGHTS
 from biqa.language.prompts import JOINT, STEM
 from biqa.loading import load_corpus
 from biqa.models import budget
 from biqa.models.sampling import level_probabilities
-from biqa.predicting import Scorer
+from biqa.predicting import ON_CPU, Scorer
+from biqa.runs import RunFolder
 
 pytest_plugins = ["small_runs"]
 
@@ -33,12 +35,12 @@ LORA = ("tuning=lora", "stage.epochs=1")
 
 
 @pytest.fixture(scope="module")
-def made(run, tmp_path_factory) -> Path:
+def made(run, finished, tmp_path_factory) -> Path:
     """A run of each stage that gives a score, and the stage 1 that two of them build on; `lora` and `lora-one` are two adapters over one base."""
     runs = tmp_path_factory.mktemp("runs")
+    shutil.copytree(finished, runs, dirs_exist_ok=True)
     for name, *options in (
-        ("joint", "stage=joint", "stage.epochs=1"), ("zero", "stage=zero_shot"), ("probe", "stage=probe"),
-        ("one", "stage=1", "stage.epochs=1"), ("two", "stage=2", "stage.epochs=1"), ("lora-one", "stage=1", *LORA), ("lora", "stage=2", *LORA),
+        ("zero", "stage=zero_shot"), ("two", "stage=2", "stage.epochs=1"), ("lora-one", "stage=1", *LORA), ("lora", "stage=2", *LORA),
     ):  # fmt: skip
         outcome = run(runs, name, *options)
         assert outcome.code == 0, outcome.err
@@ -76,7 +78,10 @@ def greedy(run: Path) -> pd.DataFrame:
 def test_a_run_says_of_its_own_test_images_what_it_has_answered(made, images, name):
     table = greedy(made / name)
     assert len(table) == len(images) == 12
-    for image, prediction in zip(images, Scorer(made / name, device="cpu")(images.values()), strict=True):
+    scorer = Scorer(made / name, device="cpu")
+    learnt = ("nothing (the base weights)", []) if name == "zero" else ("synthetic", ["synthetic"])
+    assert (scorer.learnt_from, scorer.stand_ins) == learnt
+    for image, prediction in zip(images, scorer(images.values()), strict=True):
         row = table.loc[image]
         assert prediction.image == str(images[image])
         assert prediction.level == row["level"]
@@ -116,6 +121,11 @@ def test_scores_are_by_the_scorer_of_the_run(made, images, joint, tmp_path):
     assert worded.score == WEIGHTS[LEVELS.index(worded.level)]
     assert worded.score != usual.score
     assert (worded.level, worded.levels, worded.probabilities) == (usual.level, usual.levels, usual.probabilities)
+    shutil.copytree(made / "probe", tmp_path / "regression")
+    config = tmp_path / "regression" / "config.yaml"
+    config.write_text(config.read_text().replace("kind: levels", "kind: word"))
+    found = Scorer(tmp_path / "regression", device="cpu")(picture)
+    assert found.score == WEIGHTS[LEVELS.index(found.level)]  # in its answers table too
 
 
 def test_another_seed_draws_other_answers(made, joint, images):
@@ -123,6 +133,7 @@ def test_another_seed_draws_other_answers(made, joint, images):
         return [one.levels for one in scorer(images.values(), repeats=6)]
 
     assert levels(joint) == levels(Scorer(made / "joint", device="cpu", seed=0)) != levels(Scorer(made / "joint", device="cpu", seed=1))
+    assert [stage.seed for stage in Scorer(made / "two", device="cpu", seed=1)._stages] == [1, 1]
 
 
 def test_two_adapters_over_one_base_lie_in_memory_once(made):
@@ -148,6 +159,8 @@ def test_a_folder_of_runs_may_be_moved(made, images, tmp_path):
     shutil.copytree(made, moved)
     file = next(iter(images.values()))
     expected = Scorer(made / "two", device="cpu")(file)
+    two = RunFolder(moved / "two")
+    assert stage_one_behind(two, composed_of(two)).path == moved / "one"  # and not the one that still lies where runs lay then
     for perception in (None, "/gone/one"):
         config = OmegaConf.load(moved / "two" / "config.yaml")
         config.runs, config.stage.perception = "/gone", perception
@@ -237,6 +250,30 @@ def test_no_more_wait_at_a_time_than_memory_holds(joint, picture, monkeypatch):
     assert together[3:] == [1, 1, 1]
 
 
+def test_equal_descriptions_of_one_call_are_judged_once(two, picture, monkeypatch):
+    judged = []
+    judge = two.judge.level_probabilities
+    monkeypatch.setattr(two.judge, "level_probabilities", lambda prompts, stem: judged.append(len(prompts)) or judge(prompts, stem))
+    monkeypatch.setattr(reading, "HELD", 1)  # each picture by itself
+    for _ in range(2):
+        assert len({one.score for one in two([picture(1), picture(1)])}) == 1
+    assert judged == [1, 1]
+
+
+def test_results_come_soon_where_there_is_no_gpu(joint, picture, tmp_path, monkeypatch):
+    together = []
+    answer = joint.judge.answer
+    monkeypatch.setattr(joint.judge, "answer", lambda items: together.append(len(items)) or answer(items))
+    list(joint.each(picture(number, 32) for number in range(ON_CPU + 1)))
+    assert together == [ON_CPU, 1]
+    monkeypatch.setattr(reading, "WAITING", 2)  # those that cannot be read
+    asked = []
+    results = joint.each(asked.append(number) or tmp_path / f"{number}.png" for number in range(100))
+    next(results)
+    assert len(asked) <= 2 + reading.AHEAD + 1
+    results.close()
+
+
 def test_what_cannot_be_read_is_told_in_its_place(joint, tmp_path, picture):
     picture().save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("no picture")
@@ -287,7 +324,7 @@ def test_no_memory_says_what_helps(made, picture, monkeypatch):
         scorer([picture(), picture()], repeats=3)
     assert scorer._reading.seen._of == {}
     assert raised.value.__notes__ == [
-        "Answering 2 pictures at a time with 4 queries each. What helps: a smaller batch_size, fewer repeats, or accelerator=cpu."
+        "Answering 2 pictures at a time with 4 queries each. What helps: a smaller batch_size, fewer repeats, or device=cpu."
     ]
 
 
@@ -304,6 +341,8 @@ def test_mistakes_are_told(made, joint, tmp_path, picture):
         joint(picture(), repeats=1)
     with pytest.raises(IncompatibleChoice, match=r"repeats=3: .*probe is a regression: asked again it says the same"):
         biqa.load(made / "probe", device="cpu")(picture(), repeats=3)
+    with pytest.raises(IncompatibleChoice, match=r"probe says no word: it is a linear regression\. Choose a run of another stage"):
+        biqa.load(made / "probe", device="cpu").lens(picture(), "")
     for name in ("joint", "probe"):
         shutil.copytree(made / name, tmp_path / name)
     shutil.rmtree(tmp_path / "joint" / "model")
@@ -321,14 +360,14 @@ def test_mistakes_are_told(made, joint, tmp_path, picture):
 
 
 def test_a_run_that_learnt_nothing_answers_with_the_weights_that_it_began_with(made, run, tmp_path, images):
-    for name in ("joint", "one"):
+    for name in ("one", "zero"):
         shutil.copytree(made / name, tmp_path / name)
-    assert run(tmp_path, "begun", "stage=zero_shot", f"stage.init_from={tmp_path / 'joint'}").code == 0
+    config = OmegaConf.load(tmp_path / "zero" / "config.yaml")
+    config.stage.init_from = str(made / "joint")
+    OmegaConf.save(config, tmp_path / "zero" / "config.yaml")
     assert run(tmp_path, "unlearnt", "stage=2", "stage.epochs=0").code == 0
     files = list(images.values())[:3]
-    assert [one.score for one in Scorer(tmp_path / "begun", device="cpu")(files)] == pytest.approx(
-        list(greedy(made / "joint")["score"][:3]), abs=1e-4
-    )
+    assert [one.score for one in Scorer(tmp_path / "zero", device="cpu")(files)] == pytest.approx(list(greedy(made / "joint")["score"][:3]), abs=1e-4)
     found = Scorer(tmp_path / "unlearnt", device="cpu")(files)
     assert [one.score for one in found] == pytest.approx(list(greedy(tmp_path / "unlearnt")["score"][:3]), abs=1e-4)
 

@@ -237,6 +237,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("variant", variant, replace=True)
     OmegaConf.register_new_resolver("gpus", gpus, replace=True)
     store = ConfigStore.instance()
+    if "schema" in store.repo:  # a second call: a run in this process
+        return
     store.store(name="run", node=Config, provider="biqa")
     for name, node in SCHEMAS.items():
         store.store(group="schema", name=name, node=node, provider="biqa")

@@ -73,6 +73,8 @@ def load_image(path: Path, reduction: Reduction | None = None) -> Image.Image:
 def as_seen(image: Image.Image, name: str, shorter_side: int | None = None) -> Image.Image:
     """An image that somebody has opened already, as `load_image` would show it; that image itself stays as it is.
 
+    One thing differs: a large JPEG is decoded whole before it is reduced (see `DRAFT`).
+
     Args:
         image: in any mode.
         name: for messages.

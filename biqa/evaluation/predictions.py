@@ -19,7 +19,7 @@ class Prediction:
     level: str
     """The likeliest of bad, poor, fair, good, excellent after that description."""
     score: float
-    """Mean of the level distribution in [0, 1], 1 = best."""
+    """In [0, 1], 1 = best: the mean of the level distribution, unless the run has another scorer."""
     probabilities: dict[str, float] | None
     """Level -> its probability, worst first; they sum to 1. None of a run without language."""
     levels: tuple[str, ...] = ()

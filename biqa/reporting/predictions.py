@@ -41,9 +41,9 @@ class Rows(Protocol):
 
 def as_record(result: Result) -> dict[str, Any]:
     """A result as a line of JSON holds it: what it has not is left out."""
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(result).items()}
     if isinstance(result, Unreadable):
         return {"image": result.image, "error": result.reason}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(result).items()}
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 

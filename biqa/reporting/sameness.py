@@ -11,8 +11,8 @@ import pandas as pd
 
 from biqa.config.identity import flat
 
-WEIGHTS = ("model", "adapter")
-"""Folders of what was learnt."""
+WEIGHTS = ("model", "adapter", ".")
+"""Folders of what was learnt, in the run's folder or that itself (stage=probe)."""
 TABLES = ("answers", "descriptions")
 """Folders of what was said."""
 ABSENT = "not there"
@@ -30,14 +30,20 @@ class Sameness:
 
 def same_weights(original: Path, made: Path) -> Iterator[Sameness]:
     """Each file of weights by its SHA-256."""
-    for name in _names(original, made, WEIGHTS, "*.safetensors"):
-        first, second = (_sha256(folder / name) for folder in (original, made))
+    there, here = weights_of(original), weights_of(made)
+    for name in sorted(there | here):
+        first, second = (found.get(name, ABSENT) for found in (there, here))
         yield Sameness(name, first == second, f"SHA-256 {first[:16]}" if first == second else f"SHA-256 {first[:16]} then, {second[:16]} now")
+
+
+def weights_of(run: Path) -> dict[str, str]:
+    """File of weights, relative to the run's folder -> its SHA-256."""
+    return {name: _sha256(run / name) for name in _names([run], WEIGHTS, "*.safetensors")}
 
 
 def same_tables(original: Path, made: Path) -> Iterator[Sameness]:
     """Each table of answers or descriptions, row by row."""
-    for name in _names(original, made, TABLES, "*.parquet"):
+    for name in _names([original, made], TABLES, "*.parquet"):
         there = [folder for folder in (original, made) if (folder / name).is_file()]
         if len(there) == 1:
             yield Sameness(name, False, f"only in {there[0]}")
@@ -62,13 +68,11 @@ def _rows_apart(first: pd.DataFrame, second: pd.DataFrame) -> str:
     return f"{int(apart.sum())} of {len(first)} rows differ{scores}"
 
 
-def _names(original: Path, made: Path, folders: Sequence[str], pattern: str) -> list[str]:
-    """Names of files, relative to a run folder, that either run has."""
-    return sorted({str(file.relative_to(run)) for run in (original, made) for folder in folders for file in (run / folder).glob(pattern)})
+def _names(runs: Sequence[Path], folders: Sequence[str], pattern: str) -> list[str]:
+    """Names of files, relative to a run folder, that one of the runs has."""
+    return sorted({str(file.relative_to(run)) for run in runs for folder in folders for file in (run / folder).glob(pattern)})
 
 
 def _sha256(file: Path) -> str:
-    if not file.is_file():
-        return ABSENT
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

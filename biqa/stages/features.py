@@ -171,14 +171,13 @@ class SeenImages:
         self.vlm = vlm
         self._of: dict[int, Prompt] = {}
 
-    def add(self, record: Record, image: Image) -> Prompt:
+    def add(self, record: Record, image: Image) -> None:
         """Make the tower's inputs of an image, for the record that stands for it.
 
         Raises:
             BadRecord: the family's image processor takes no image of that shape.
         """
         self._of[id(record)] = self.vlm.prompt("", image)
-        return self._of[id(record)]
 
     def prompt(self, record: Record, question: str) -> Prompt:
         """The question about an image that was added."""

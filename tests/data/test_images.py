@@ -103,6 +103,10 @@ def test_an_open_image_is_seen_as_its_file_and_stays_as_it_is(tmp_path: Path, pi
             assert (opened.mode, opened.size) == ("RGBA", (64, 40))
         assert found.size == expected.size
         assert np.array_equal(np.asarray(found), np.asarray(expected))
+    picture(0, 400).save(tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as opened:
+        assert as_seen(opened, "it", 20).size == (20, 20)
+        assert opened.size == (400, 400)  # not decoded at part of its size
     with pytest.raises(BadRecord, match="it: 10000 x 9000 pixels are more than 80,000,000"):
         as_seen(Image.new("1", (10000, 9000)), "it")
 

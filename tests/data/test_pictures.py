@@ -43,6 +43,13 @@ def test_the_same_name_in_two_folders_is_two_pictures(here):
     assert pictures_named(["a.JPG", "sub/deeper/a.JPG"]).paths == ["a.JPG", "sub/deeper/a.JPG"]
 
 
+def test_folders_come_in_the_order_of_their_names(tmp_path):
+    for number in (5, 2, 7, 0, 3, 6, 1, 4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.png").touch()
+    assert pictures_named([str(tmp_path)]).paths == [f"{tmp_path}/{number}/a.png" for number in range(8)]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

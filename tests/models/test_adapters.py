@@ -12,7 +12,7 @@ from checkpoints import NAMES, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from biqa.errors import IncompatibleChoice, RunNotFound
-from biqa.models.adapters import adapt, load_weights, save_merged, save_weights
+from biqa.models.adapters import adapt, load_weights, merged_bytes, save_merged, save_weights
 from biqa.models.base import Base
 from biqa.models.hf import build_hf
 from biqa.models.learning import learning_summary
@@ -436,5 +436,6 @@ def test_a_merged_model_has_the_type_of_its_base(checkpoint, tmp_path):
     vlm = checkpoint("llava", dtype="bfloat16")
     adapt(vlm, **ALL)
     save_merged(vlm, tmp_path / "merged")
+    assert merged_bytes(vlm) == pytest.approx((tmp_path / "merged" / "model.safetensors").stat().st_size, rel=0.1)
     assert {value.dtype for value in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "bfloat16"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from biqa.models import sharing
 from biqa.models.adapters import adapt
 from biqa.models.sharing import share_weights
 
@@ -40,6 +41,27 @@ def test_what_was_learnt_stays(tiny):
     assert torch.equal(decoder.hidden(ids, torch.ones_like(ids)), before)
     assert all(parameter.eq(0.5).all() for name, parameter in decoder.named_parameters() if "lora_B" in name)
     assert all(parameter.eq(0).all() for name, parameter in whole.named_parameters() if "lora_B" in name)
+
+
+def test_an_adapter_over_the_same_base_shares_the_base(tiny):
+    whole, decoder = tiny(), tiny(vision=False)
+    base = size(decoder)
+    adapt(decoder, **LORA)
+    assert share_weights(whole, decoder) == base
+
+
+def test_tied_weights_are_counted_once(tiny):
+    whole, decoder = tiny(), tiny(vision=False)
+    for vlm in (whole, decoder):
+        vlm.model.get_output_embeddings().weight = vlm.model.get_input_embeddings().weight
+    assert share_weights(whole, decoder) == size(decoder)
+
+
+def test_packed_weights_and_those_of_another_type_stay_apart(tiny, monkeypatch):
+    whole, decoder = tiny(), tiny(vision=False)
+    assert share_weights(whole, tiny(vision=False).to(torch.float64)) == 0
+    monkeypatch.setattr(sharing, "is_packed", lambda weight: weight.ndim == 2)
+    assert share_weights(whole, decoder) == sum(parameter.nbytes for parameter in decoder.parameters() if parameter.ndim != 2) > 0
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"hidden": 64}, {"layers": 1}])

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -62,6 +63,8 @@ def test_what_a_run_does_not_say_is_left_out():
     assert not once.of("figure")
     assert "excellent 20.0 %" in once.text
     assert probe.text == "a.jpg level fair score 0.500"
+    always = Read(demo_page.answer(replace(SAID, levels=("good", "good"), instability=0.0), "a.jpg", "data:,"))
+    assert "Asked 2 times again good good" in always.text
     assert not probe.of("blockquote")
 
 

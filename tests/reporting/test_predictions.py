@@ -52,7 +52,7 @@ def test_a_name_of_odd_bytes_comes_back(tmp_path):
         assert (record["image"], record["description"]) == (name, "ü")
     with Whole(tmp_path / "a.csv", overwrite=False) as file:
         file.add(Unreadable(name, "gone"))
-    assert "\\udcff\\udcfe.jpg" in (tmp_path / "a.csv").read_text()
+        assert "\\udcff\\udcfe.jpg" in (tmp_path / "a.csv.tmp").read_text()  # at once
 
 
 def test_a_csv_has_a_column_for_everything():
@@ -140,6 +140,7 @@ def test_the_page_goes_from_best_to_worst(results, tmp_path):
     assert text.count("data:image/jpeg;base64,") == 3
     assert text.count("The image file is no longer there.") == 1
     assert "50 % of 2 answers" in text
+    assert "Instability is the share" in text
     assert text.index("What could not be read") < text.index("cannot be decoded (0 bytes)")
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -154,6 +155,7 @@ def test_of_very_many_the_ends_are_shown(results, tmp_path, monkeypatch):
     assert "10. 0.jpg" in text
     assert "Shown are the best and the worst 2." in text
     assert "What could not be read" not in text
+    assert "Instability" not in text
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="needs chromium or google-chrome on PATH")
