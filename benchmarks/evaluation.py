@@ -21,13 +21,13 @@ from benchmarks.rounds import in_turn, ratio_of, timed
 from benchmarks.rows import Machine, Row
 from benchmarks.shapes import SMALL, Shape, build, composed, words
 from benchmarks.training import verdict_options_of, with_lora
-from biqa.answering import rows_of
-from biqa.building import build_stage, build_trainer, known_images, quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
 from biqa.language.prompts import DESCRIBE, INFER, STEM
+from biqa.running.answering import rows_of
+from biqa.running.building import build_stage, build_trainer, known_images, quiet
+from biqa.running.serving import Serving
 from biqa.runs import STAGE_ONE, RunFolder
-from biqa.serving import Serving
 from biqa.stages.base import Row as Answer
 
 NUMBERS = (3,)

@@ -19,16 +19,16 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from benchmarks.shapes import as_transformers_has_it
-from biqa.building import build_data, build_stage, build_trainer, quiet
 from biqa.data.collate import Batch, collate
 from biqa.data.images import image_of
 from biqa.data.module import Item
 from biqa.models.adapters import adapt, decoder_linears
 from biqa.models.vlm import VLM
+from biqa.running.building import build_data, build_stage, build_trainer, quiet
+from biqa.running.training import verdict_options
 from biqa.runs import RunFolder
 from biqa.stages.base import StageModule
 from biqa.stages.features import KnownImages
-from biqa.training import verdict_options
 
 NO_TRL = "TRL is not installed: pip install -c constraints.txt -e '.[bench]'"
 TRL = find_spec("trl") is not None

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from biqa.metric import RunMetric
-    from biqa.predicting import Scorer
+    from biqa.finished.metric import RunMetric
+    from biqa.finished.predicting import Scorer
 
 __all__ = ["create_metric", "load"]
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ def load(
         RunNotFound: no finished run there, or one that it builds on is gone.
         IncompatibleChoice: it is a run of stage 1, which judges nothing.
     """
-    from biqa.predicting import Scorer
+    from biqa.finished.predicting import Scorer
 
     return Scorer(run, device=device, perception=perception, batch_size=batch_size, seed=seed)
 
@@ -58,6 +58,6 @@ def create_metric(run: "str | os.PathLike[str]", device: "torch.device | str | N
     Raises:
         RunNotFound, IncompatibleChoice: as `load`.
     """
-    from biqa.metric import RunMetric
+    from biqa.finished.metric import RunMetric
 
     return RunMetric(run, device)

@@ -10,7 +10,7 @@ what was begun goes on.
 
 import sys
 
-from biqa.help import show_help
+from biqa.doors.help import show_help
 
 if __name__ == "__main__":
     show_help("analyze", sys.argv[1:])
@@ -25,11 +25,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from biqa.config import config_directory, unknown_options
-from biqa.doors import open_door, refuse_unknown, user_errors
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice, UserError
 
 if TYPE_CHECKING:
-    from biqa.opened import OpenedRun
+    from biqa.finished.opened import OpenedRun
 
 CHOICES = ("grounding", "logit_lens", "attention", "contradiction", "gap")
 
@@ -98,14 +98,14 @@ def analyze(config: AnalyzeConfig) -> None:
     Raises:
         UserError: as the analyses say; with analysis=all one that cannot be made is told, and the others are.
     """
-    from biqa.opened import OpenedRun
+    from biqa.finished.opened import OpenedRun
 
     how: dict[str, Any] = {"most": config.images, "always": config.show, "seed": config.seed, "accelerator": config.accelerator}
     opened = [OpenedRun(config.run, **how)]
     if config.against is not None:
         opened.append(OpenedRun(config.against, option="against", **how))
     if config.accelerator == "cuda":  # before a folder is made
-        from biqa.finished import chosen_device
+        from biqa.finished.restoring import chosen_device
 
         chosen_device(config.accelerator)
     from biqa.stages.limits import limits_in_words
@@ -125,8 +125,8 @@ def look(config: AnalyzeConfig, systems: "dict[str, OpenedRun]") -> None:
     """All that was asked for, of one run or two."""
     from rich.console import Console
 
-    from biqa.analyses import Settings, Task, analyse
-    from biqa.showing import Shown, figures, figures_of_images, narrow_tables, on_the_terminal, page, write_tables
+    from biqa.finished.analyses import Settings, Task, analyse
+    from biqa.finished.showing import Shown, figures, figures_of_images, narrow_tables, on_the_terminal, page, write_tables
 
     Shown(systems, {}, config.show).chosen()  # a name that is not there is told before time is spent
     settings = Settings(config.images, config.folds, config.resamples, config.seed, config.batch_size)

@@ -18,7 +18,7 @@ Runs are compared on the data sets that both were tested on, which must hold the
 
 import sys
 
-from biqa.arguments import open_light_door, read_options, show_text
+from biqa.doors.arguments import open_light_door, read_options, show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])

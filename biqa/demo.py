@@ -22,7 +22,7 @@ Ctrl-C ends it.
 
 import sys
 
-from biqa.arguments import open_light_door, read_options, show_text
+from biqa.doors.arguments import open_light_door, read_options, show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 from biqa.errors import IncompatibleChoice
 
 if TYPE_CHECKING:
-    from biqa.predicting import Scorer
+    from biqa.finished.predicting import Scorer
 
 HERE = ("127.0.0.1", "localhost")
 """Hosts that this machine alone can reach."""
@@ -112,9 +112,9 @@ def serve(options: DemoOptions) -> None:
     find_run(options.run, "run")  # before what takes seconds
     port = free_port(options.host, options.port)
 
-    from biqa.gradio_page import Answering, Limits, served
+    from biqa.finished.gradio_page import Answering, Limits, served
+    from biqa.finished.predicting import Scorer
     from biqa.predict import limits, notes
-    from biqa.predicting import Scorer
 
     with limits(Path()):
         scorer = Scorer(options.run, device=options.accelerator, perception=options.perception, option="accelerator")

@@ -15,7 +15,7 @@ or, where it is not finished, of its newest file. "damaged" is a run whose resul
 
 import sys
 
-from biqa.arguments import open_light_door, read_options, show_text
+from biqa.doors.arguments import open_light_door, read_options, show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])

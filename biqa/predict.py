@@ -10,7 +10,7 @@ with 3 where some could not be read, with 2 on a mistake in the command or where
 
 import sys
 
-from biqa.help import show_help
+from biqa.doors.help import show_help
 
 if __name__ == "__main__":
     show_help("predict", sys.argv[1:])
@@ -31,7 +31,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 import biqa
 from biqa.config import config_directory, unknown_options
 from biqa.data.pictures import Pictures, pictures_named
-from biqa.doors import open_door, refuse_unknown, user_errors
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.runs import find_run
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from biqa.evaluation.predictions import Prediction
-    from biqa.predicting import Scorer
+    from biqa.finished.predicting import Scorer
     from biqa.reporting.predictions import Result
 
 SOME_UNREADABLE = 3
@@ -203,7 +203,7 @@ def limits(place: Path) -> AbstractContextManager[None]:
 
 def scorer_of(config: PredictConfig) -> "Scorer":
     """The run, ready to be asked."""
-    from biqa.predicting import Scorer
+    from biqa.finished.predicting import Scorer
 
     return Scorer(
         config.run, device=config.accelerator, perception=config.perception, batch_size=config.batch_size, seed=config.seed, option="accelerator"

@@ -6,7 +6,7 @@ python -m biqa.prepare --help
 
 import sys
 
-from biqa.help import show_help
+from biqa.doors.help import show_help
 
 if __name__ == "__main__":
     show_help("prepare", sys.argv[1:])
@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.doors import open_door, refuse_unknown, user_errors
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import BadRecord, IncompatibleChoice, UserError
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def prepare(config: PrepareConfig, composed: DictConfig) -> None:
         IncompatibleChoice: `out` cannot be made a folder.
     """
     from biqa.data.inspection import Check, check_shared_pictures, inspect
-    from biqa.instantiate import make
-    from biqa.loading import import_notes, look_at_images, reduced, training_nodes
+    from biqa.running.instantiate import make
+    from biqa.running.loading import import_notes, look_at_images, reduced, training_nodes
 
     targets = make(composed.descriptions)
     nodes = training_nodes(composed.data)

@@ -6,7 +6,7 @@ python -m biqa.report --help
 
 import sys
 
-from biqa.help import show_help
+from biqa.doors.help import show_help
 
 if __name__ == "__main__":
     show_help("report", sys.argv[1:])
@@ -23,7 +23,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from biqa.config import config_directory, unknown_options
-from biqa.doors import open_door, refuse_unknown, user_errors
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice, RunNotFound
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ same command goes on after a kill. Exit codes: those of a run that failed; 130 a
 
 import sys
 
-from biqa.arguments import open_light_door, read_options, show_text
+from biqa.doors.arguments import open_light_door, read_options, show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
@@ -45,7 +45,7 @@ from biqa.errors import DatasetNotFound, IncompatibleChoice, NoDiskSpace
 
 if TYPE_CHECKING:
     from biqa.data.discovery import Finds
-    from biqa.plan import PlannedRun, PlannedStudy
+    from biqa.planning.plan import PlannedRun, PlannedStudy
     from biqa.reporting.estimate import Estimate
 
 OF_ONE_RUN = ("stage", "seed", "data", "test", "name", "ckpt", "overwrite", "dry_run", "estimate", "experiment", "sweep")
@@ -101,7 +101,7 @@ def reproduce(config: ReproduceOptions, options: Sequence[str]) -> None:
         DatasetNotFound: `data_root` is no folder.
         SystemExit: a run failed (its exit code), or a signal came (130, 143).
     """
-    from biqa.plan import plan_studies
+    from biqa.planning.plan import plan_studies
 
     finds = look_for_data(config)
     seeds = [int(seed) for seed in config.seeds] or None
@@ -169,7 +169,7 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
         SystemExit: the dry run was refused, with its exit code: so would the run be.
         NoDiskSpace: the disk below `runs` is not enough.
     """
-    from biqa.machine import nearest_folder
+    from biqa.planning.machine import nearest_folder
     from biqa.reporting.estimate import amount, duration
 
     costs: dict[Path, Cost] = {}
@@ -195,7 +195,7 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
 
 def dry_run(run: "PlannedRun") -> "Estimate":
     """What `dry_run=true` says of a run."""
-    from biqa.plan import quoted
+    from biqa.planning.plan import quoted
     from biqa.reporting.estimate import read_estimate
 
     with tempfile.TemporaryDirectory(prefix="biqa-") as place:
@@ -238,7 +238,7 @@ def call(run: "PlannedRun") -> None:
     Raises:
         SystemExit: with its exit code, or with that of the signal.
     """
-    from biqa.processes import die_with_the_parent
+    from biqa.running.processes import die_with_the_parent
 
     command = [sys.executable, "-m", "biqa.run", *run.overrides]
     stopped: list[int] = []
@@ -266,7 +266,7 @@ def call(run: "PlannedRun") -> None:
 
 def write_tables(config: ReproduceOptions, options: Sequence[str], studies: "Sequence[PlannedStudy]") -> None:
     """The tables and the figure of the runs of the plan."""
-    from biqa.plan import ending
+    from biqa.planning.plan import ending
     from biqa.report import ReportConfig, report
 
     out = config.out or ("experiments/main_table" if config.model == "tiny" else f"experiments/main_table-{config.model}")

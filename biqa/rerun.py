@@ -18,7 +18,7 @@ The config is data: its values pass the checks of a typed command, and it can na
 
 import sys
 
-from biqa.arguments import open_light_door, read_options, show_text
+from biqa.doors.arguments import open_light_door, read_options, show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: as `recomposed` says, or as the run itself.
     """
     from biqa import config as schema
-    from biqa.recomposed import as_typed, filled_in, recomposed
+    from biqa.finished.recomposed import as_typed, filled_in, recomposed
     from biqa.run import run
     from biqa.runs import RunFolder, find_run
 

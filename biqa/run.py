@@ -7,7 +7,7 @@ python -m biqa.run --help
 
 import sys
 
-from biqa.help import show_help
+from biqa.doors.help import show_help
 
 if __name__ == "__main__":
     show_help("config", sys.argv[1:])
@@ -24,12 +24,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.doors import open_door, refuse_unknown, user_errors
-from biqa.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
+from biqa.doors.sweeps import in_order
+from biqa.running.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.running.stopping import goes_on_here, signals, stoppable
+from biqa.running.training import logged
 from biqa.runs import RunFolder, plain
-from biqa.stopping import goes_on_here, signals, stoppable
-from biqa.sweeps import in_order
-from biqa.training import logged
 
 STAGE_NUMBERS = {"1": "perception", "2": "inference"}
 MAY_BE_NULL = ("logger", "sweep")
@@ -73,7 +73,7 @@ def main(composed: DictConfig) -> float | None:
 def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> float | None:
     """Everything after the config is known to be sound: as one process, which may start others, or as one of those that torchrun or srun started."""
     if config.dry_run or config.estimate:
-        from biqa.dry_run import dry_run
+        from biqa.planning.dry_run import dry_run
 
         return dry_run(config, composed, choices, processes=lambda: processes_of(config)[0] * config.trainer.nodes)
     if not placed(os.environ):
@@ -121,8 +121,8 @@ def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> No
 
     if (folder.merged / CARD).is_file():
         return
-    from biqa.building import merge, quiet
     from biqa.reporting.result import read_result
+    from biqa.running.building import merge, quiet
     from biqa.stages.limits import limits_in_words
 
     quiet()

@@ -11,7 +11,7 @@ conf/search/default.yaml.
 
 import sys
 
-from biqa.arguments import show_text
+from biqa.doors.arguments import show_text
 
 if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
@@ -30,11 +30,11 @@ from omegaconf import MISSING, OmegaConf, open_dict
 
 from biqa import config as schema
 from biqa.config.checks import did_you_mean, nearest
-from biqa.doors import open_door, refuse_unknown, user_errors
+from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice
+from biqa.planning.studies import METRICS, Range, Study, TrialRun
 from biqa.run import numbers_to_words
 from biqa.runs import STAGE_ONE
-from biqa.studies import METRICS, Range, Study, TrialRun
 
 PREFIX = "search."
 

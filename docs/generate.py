@@ -23,7 +23,7 @@ from biqa import config as schema
 from biqa.command import DOORS
 from biqa.command import HELP as COMMANDS
 from biqa.config import checks
-from biqa.help import help_text
+from biqa.doors.help import help_text
 
 DOCS = Path(__file__).parent
 CONF = Path(schema.config_directory())

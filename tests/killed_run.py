@@ -7,7 +7,7 @@ import threading
 
 from biqa import config as schema
 from biqa import run
-from biqa.doors import open_door
+from biqa.doors.opening import open_door
 from biqa.stages.base import StageModule
 
 step, delay = int(sys.argv[1]), float(sys.argv[2])

@@ -2,7 +2,7 @@
 
 import warnings
 
-from biqa.training import logged
+from biqa.running.training import logged
 
 
 def one_after_another(jobs):

@@ -34,7 +34,7 @@ def door(module: str, *arguments: str) -> Outcome:
     """`python -m <module> <arguments>` in this process."""
     from biqa import analyze, prepare, report, run
     from biqa import config as schema
-    from biqa.doors import open_door
+    from biqa.doors.opening import open_door
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     schema.register()

@@ -19,7 +19,7 @@ from scipy.io import savemat
 
 from biqa import config as schema
 from biqa import report, run
-from biqa.doors import open_door
+from biqa.doors.opening import open_door
 
 SMALL = (
     "model.hidden=32", "model.layers=1", "model.heads=2", "model.tower_hidden=32", "model.tower_layers=1", "model.min_steps=0", "stage.epochs=1",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabrication import made_up_run
-from test_help import HEAVY, loaded
+from light_doors import HEAVY, loaded
 
 from biqa.compare import CompareOptions, compare, main
 from biqa.errors import UserError

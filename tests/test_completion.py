@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from test_help import HEAVY, loaded
+from light_doors import HEAVY, loaded
 
 from biqa import analyze, report
 from biqa import config as schema

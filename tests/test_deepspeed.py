@@ -6,7 +6,7 @@ import pytest
 from several_jobs import one_after_another_by_deepspeed
 from test_strategies import LORA, SIZES, TOLERANCE, TWO, answers, assert_same_answers, furthest, steps, weights
 
-from biqa.processes import launch
+from biqa.running.processes import launch
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 pytest_plugins = ["small_runs"]
@@ -30,7 +30,7 @@ def work(run):
         jobs = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("biqa.config.strategy_problems", lambda **choice: [])
-            patch.setattr("biqa.processes.strategy_problems", lambda **choice: [])
+            patch.setattr("biqa.running.processes.strategy_problems", lambda **choice: [])
             patch.setattr("biqa.run.launch", lambda number, work, *job, gpus: jobs.append(job))
             for name, options in named.items():
                 run(folder, name, *JOINT, *TWO, *options)

@@ -18,16 +18,16 @@ import httpx
 import numpy as np
 import pytest
 from browser import PROGRAM, Browser
+from light_doors import HEAVY, loaded
 from omegaconf import OmegaConf
 from PIL import Image
-from test_help import HEAVY, loaded
 
 from biqa import demo
-from biqa.arguments import read_options
 from biqa.demo import GRADIO, REPEATS, DemoOptions, as_typed, free_port, repeats_of, serve
+from biqa.doors.arguments import read_options
 from biqa.errors import IncompatibleChoice, UserError
-from biqa.gradio_page import Answering
-from biqa.predicting import Scorer
+from biqa.finished.gradio_page import Answering
+from biqa.finished.predicting import Scorer
 
 pytest_plugins = ["small_runs"]
 

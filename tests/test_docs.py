@@ -34,9 +34,9 @@ from PIL import Image
 from quick_hydra import without_detours
 
 from biqa import config as schema
-from biqa.arguments import read_options
 from biqa.command import DOORS
 from biqa.config.identity import flat
+from biqa.doors.arguments import read_options
 from biqa.run import numbers_to_words
 from docs import generate
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from test_help import HEAVY, loaded
+from light_doors import HEAVY, loaded
 
 from biqa import doctor
 from biqa.data.discovery import Finds, Found, Incomplete

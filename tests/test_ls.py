@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fabrication import made_up_run
-from test_help import HEAVY, loaded
+from light_doors import HEAVY, loaded
 
 from biqa.errors import UserError
 from biqa.ls import age, look, main, run_folders, size_in_words, table
@@ -22,7 +22,7 @@ SCORING = ("b-joint", "more/a-inference")
 UNFINISHED = {
     "name": "half", "seed": 7, "stage": {"_target_": "biqa.stages.inference.Inference"},
     "model": {"_target_": "biqa.models.hf.build_hf", "family": "qwen3_vl"},
-    "data": {"_target_": "biqa.loading.training_nodes", "parts": {"koniq": {}, "spaq": {}}},
+    "data": {"_target_": "biqa.running.loading.training_nodes", "parts": {"koniq": {}, "spaq": {}}},
 }  # fmt: skip
 
 

@@ -200,8 +200,8 @@ def type_in(command: str, options: tuple[str, ...]) -> tuple[int, str, str]:
     from biqa import command as words
     from biqa import config as schema
     from biqa import run as run_door
-    from biqa.arguments import open_light_door
-    from biqa.doors import open_door
+    from biqa.doors.arguments import open_light_door
+    from biqa.doors.opening import open_door
 
     _, door, *arguments = shlex.split(command)
     mains = {"report": report.main, "analyze": analyze.main, "prepare": prepare.main}

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from biqa import predict as door
+from biqa.finished.predicting import Scorer
 from biqa.predict import options_and_pictures
-from biqa.predicting import Scorer
 
 pytest_plugins = ["small_runs"]
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from biqa import config as schema
 from biqa.data.targets import FileTargets
-from biqa.doors import open_door
+from biqa.doors.opening import open_door
 from biqa.prepare import main
 
 FILES = {"checks.json", "targets.jsonl", "figure.png", "contact_sheet.png"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from biqa import report as door
-from biqa.doors import open_door, user_errors
+from biqa.doors.opening import open_door, user_errors
 from biqa.errors import IncompatibleChoice
 from biqa.report import ReportConfig, command_of, main, report
 

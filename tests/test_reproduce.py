@@ -14,7 +14,7 @@ import pytest
 
 from biqa import reproduce
 from biqa.errors import DatasetNotFound, IncompatibleChoice, NoDiskSpace
-from biqa.plan import PlannedRun, plan_studies
+from biqa.planning.plan import PlannedRun, plan_studies
 from biqa.reporting.estimate import Estimate, write_estimate
 from biqa.reproduce import ReproduceOptions, carry_out, estimate, main
 from biqa.runs import RunFolder

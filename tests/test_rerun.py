@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from biqa import config as schema
 from biqa.errors import UserError
-from biqa.recomposed import filled_in, recomposed
+from biqa.finished.recomposed import filled_in, recomposed
 from biqa.rerun import main
 from biqa.runs import RunFolder
 
@@ -161,7 +161,7 @@ def test_a_config_sets_values_and_names_nothing(runs, changes, message):
 
 
 def test_images_are_sent_to_no_server_that_a_file_names(runs):
-    change(runs / "one", descriptions={"_target_": "biqa.teachers.endpoint", "url": "http://elsewhere/v1", "key_env": "SECRET"})
+    change(runs / "one", descriptions={"_target_": "biqa.running.teachers.endpoint", "url": "http://elsewhere/v1", "key_env": "SECRET"})
     with pytest.raises(UserError, match=r"would be sent to http://elsewhere/v1, with the key in SECRET\. Say so yourself: descriptions\.url="):
         again(runs / "one")
 

@@ -208,7 +208,7 @@ def test_stopped_early_it_says_how_to_go_on(run, tmp_path, monkeypatch, interrup
             folder.start({"name": "a"})
         raise interruption
 
-    monkeypatch.setattr("biqa.training.train_and_measure", interrupted)
+    monkeypatch.setattr("biqa.running.training.train_and_measure", interrupted)
     stopped = run(tmp_path, "a", *SHORT)
     assert (stopped.code, stopped.err) == (128 + number, said.format(folder=tmp_path / "a", name=signal.Signals(number).name))
     assert (tmp_path / "a").exists() == begun

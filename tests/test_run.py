@@ -72,7 +72,7 @@ def state(folder):
 
 
 def images_of(folder):
-    from biqa.loading import load_corpus
+    from biqa.running.loading import load_corpus
 
     [images] = load_corpus(OmegaConf.load(folder / "config.yaml"), describe_tests=True).training
     return images

@@ -6,8 +6,8 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from biqa import config as schema
-from biqa.building import build_model, build_stage, known_images, quiet
 from biqa.evaluation.answers import read_answers
+from biqa.running.building import build_model, build_stage, known_images, quiet
 
 pytest_plugins = ["small_runs"]
 

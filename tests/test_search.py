@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from biqa import config as schema
-from biqa.doors import open_door
+from biqa.doors.opening import open_door
 from biqa.errors import IncompatibleChoice
+from biqa.planning.studies import Range, Study, TrialFailed, TrialRun, validations
 from biqa.search import divided, main
-from biqa.studies import Range, Study, TrialFailed, TrialRun, validations
 
 pytest_plugins = ["small_runs"]
 

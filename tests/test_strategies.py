@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from several_jobs import one_after_another
 
-from biqa.building import build_model
 from biqa.evaluation.answers import read_answers
-from biqa.processes import launch
 from biqa.reporting.result import read_result
+from biqa.running.building import build_model
+from biqa.running.processes import launch
 
 pytest_plugins = ["small_runs"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*resource_tracker")

@@ -72,7 +72,7 @@ class OfficialData(Data):
 class MixtureData(Data):
     """Several data sets to train on: `data=koniq+spaq`."""
 
-    _target_: str = "biqa.loading.training_nodes"
+    _target_: str = "biqa.running.loading.training_nodes"
     """What takes it apart; each part has a reader of its own."""
     parts: dict[str, Any] = field(default_factory=dict)
     """Choice -> its options, as in data.parts.koniq.protocol=random."""

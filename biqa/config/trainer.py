@@ -21,7 +21,7 @@ class TrainerOptions:
     devices: Any = MISSING
     """How many on each machine (a process for each), which of them, or "auto": all GPUs, or the CPU once."""
     nodes: int = 1
-    """Machines. More than one are started by torchrun or srun, or by a launcher of Hydra: `biqa.processes`."""
+    """Machines. More than one are started by torchrun or srun, or by a launcher of Hydra: `biqa.running.processes`."""
     precision: str = MISSING
     """Lightning's word: "32-true", "bf16-mixed" or "16-mixed"."""
     accumulate: int = MISSING

@@ -15,10 +15,10 @@ from biqa import config as schema
 from biqa.data.official import OfficialSet
 from biqa.data.targets import AttributeTargets, DistortionTargets, MeasuredTargets
 from biqa.errors import BadRecord, IncompatibleChoice
-from biqa.instantiate import allowed, make
 from biqa.language.features import parse
 from biqa.language.leak import find_leak
-from biqa.loading import load_corpus
+from biqa.running.instantiate import allowed, make
+from biqa.running.loading import load_corpus
 
 CONF = Path(schema.config_directory())
 DESCRIPTIONS = {

@@ -30,7 +30,6 @@ from transformers.processing_utils import ProcessorMixin
 from biqa import config as schema
 from biqa.analysis.attention import attention_map, attention_table
 from biqa.analysis.lens import lens_rows
-from biqa.building import build_model, quiet
 from biqa.data.collate import IGNORED, collate
 from biqa.data.module import EncodedItems, Item
 from biqa.data.record import Record
@@ -40,6 +39,7 @@ from biqa.models.adapters import load_weights, save_weights
 from biqa.models.inside import GROUPS, attention_rows, context_of, decoder_of, grid_of, layer_states
 from biqa.models.sampling import left_padded, level_probabilities, next_tokens, sample, uniforms
 from biqa.models.vlm import VLM, Prompt
+from biqa.running.building import build_model, quiet
 from biqa.stages.features import KnownImages
 from biqa.stages.inference import Inference
 from biqa.stages.joint import Joint

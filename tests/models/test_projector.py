@@ -10,10 +10,10 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from biqa import config as schema
-from biqa.building import build_model, quiet
 from biqa.errors import IncompatibleChoice
 from biqa.models.adapters import adapt
 from biqa.models.projector import begin_with, fitted_to_words, last_layer
+from biqa.running.building import build_model, quiet
 
 LORA = {"kind": "lora", "rank": 2, "alpha": 4, "dropout": 0.0, "targets": None, "freeze": None, "projector": True}
 SAID = ("The image is very dark.", "The image is very bright.")

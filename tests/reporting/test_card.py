@@ -14,9 +14,8 @@ from checkpoints import NAMES
 from huggingface_hub import ModelCard
 
 import biqa
-from biqa.building import build_model
 from biqa.evaluation.answers import PROBABILITIES, read_answers
-from biqa.finished import composed_of
+from biqa.finished.restoring import composed_of
 from biqa.language.prompts import INFER, JOINT, STEM
 from biqa.models.adapters import adapt, save_weights
 from biqa.models.base import Base
@@ -25,6 +24,7 @@ from biqa.models.owl2.build import build_owl2
 from biqa.models.sampling import level_probabilities
 from biqa.reporting.card import CARD, INDEXED, card, write_cards
 from biqa.reporting.result import read_result
+from biqa.running.building import build_model
 from biqa.runs import RunFolder
 
 pytest_plugins = ["small_runs"]

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import lightning as L
 import pytest
 
-from biqa.building import quiet
 from biqa.data.collate import Batch, collate
 from biqa.data.module import DataModule, Item
 from biqa.data.record import Record
+from biqa.running.building import quiet
 from biqa.stages.base import StageModule
 from biqa.stages.inference import Inference
 from biqa.stages.joint import Joint

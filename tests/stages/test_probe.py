@@ -6,11 +6,11 @@ import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from biqa.building import quiet
 from biqa.data.module import Item
 from biqa.data.record import Record
 from biqa.errors import RunNotFound
 from biqa.reporting.result import read_result
+from biqa.running.building import quiet
 from biqa.stages.probe import PENALTIES, Probe, Regression
 
 pytest_plugins = ["small_runs"]

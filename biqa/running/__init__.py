@@ -1,0 +1,1 @@
+"""The work of one run, from its config to result.json."""

@@ -1,0 +1,42 @@
+"""What a config names: called with its values, where it is defined in the allowlist."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from biqa.errors import IncompatibleChoice
+from biqa.runs import plain
+
+ALLOWED_TARGETS = ("biqa.", "lightning.pytorch.loggers.")
+"""Where what a config names must be defined: a name is run as it stands, and configs travel between people."""
+
+
+def make(node: DictConfig, without: Sequence[str] = (), **given: Any) -> Any:  # noqa: ANN401 (whatever the config names)
+    """Call what a config node names, with its values (but those of `without`) and the given ones as named arguments.
+
+    Not Hydra's `instantiate`: that runs the `_target_` of every nested value too, and wraps what goes wrong in an error of its own.
+
+    Raises:
+        IncompatibleChoice: `_target_` is outside the allowlist.
+    """
+    values = plain(OmegaConf.to_container(node, resolve=True))
+    target = allowed(str(values.pop("_target_")))
+    return target(**{name: value for name, value in values.items() if name not in without}, **given)
+
+
+def allowed(target: str) -> Any:  # noqa: ANN401 (a class or a function)
+    """What a `_target_` names, where it is defined in the allowlist; `biqa.running.building.os.system` is not.
+
+    Raises:
+        IncompatibleChoice: it is not, or there is nothing of that name.
+    """
+    try:
+        found = get_object(target) if target.startswith(ALLOWED_TARGETS) else None
+    except ImportError as error:
+        raise IncompatibleChoice(f"_target_={target} cannot be had: {error}") from error
+    if not str(getattr(found, "__module__", "")).startswith(ALLOWED_TARGETS):
+        names = " or ".join(prefix.removesuffix(".") for prefix in ALLOWED_TARGETS)
+        raise IncompatibleChoice(f"_target_={target} is refused: a config may only name what {names} defines.")
+    return found

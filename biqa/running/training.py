@@ -1,0 +1,288 @@
+"""A run's work, in the one process or in each of several: fit -> answer -> evaluate -> result.json."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from biqa import config as schema
+from biqa.config.stage import VerdictStage
+from biqa.running.stopping import job, told_in_words
+from biqa.runs import STAGE_ONE, RunFolder, find_run, find_stage_one, plain
+
+if TYPE_CHECKING:
+    import lightning as L
+    import pandas as pd
+    import torch
+
+    from biqa.data.module import DataModule, Item
+    from biqa.models.vlm import VLM
+    from biqa.running.loading import Corpus, Images
+    from biqa.stages.base import StageModule
+
+
+@dataclass
+class Seconds:
+    """Wall seconds of each phase of a run."""
+
+    of: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to phase `name`."""
+        start = time.perf_counter()
+        yield
+        self.of[name] = round(self.of.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def logged(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """What each process of a run does."""
+    with closed_logs():
+        train_and_measure(config, composed, choices, folder)
+
+
+@contextmanager
+def closed_logs() -> Iterator[None]:
+    """End the W&B run, if one was begun, however this run ends: a process has one at a time, and the next job of a sweep would write into it."""
+    try:
+        yield
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+@told_in_words
+def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """Fit, answer, evaluate, write result.json. Nothing is written before config, data and model are known to be sound."""
+    import lightning as L
+
+    from biqa.data.module import items_an_epoch
+    from biqa.models.adapters import save_weights
+    from biqa.models.learning import learning_summary
+    from biqa.running.answering import answer, described_items
+    from biqa.running.building import build_data, build_stage, build_trainer, training_length
+    from biqa.running.serving import Serving
+    from biqa.stages.together import first, rank
+
+    seconds = Seconds()
+    ready = make_ready(config, composed, choices, folder, seconds)
+    stage_one, vlm, corpus = ready.stage_one, ready.vlm, ready.corpus
+    if first():
+        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
+
+    if stage_one is None:
+        train, val = corpus.items("train"), corpus.items("val")
+        test = {images.card.name: images.items("test") for images in corpus.test}
+    else:
+        with seconds.phase("describe"):
+            train, val, test = described_items(config, composed, folder, stage_one, corpus)
+    shown = corpus.weights(train)
+    epochs, steps = training_length(composed, items_an_epoch(shown))
+    stage = build_stage(composed, config.stage._target_, vlm, steps=steps, repeats=config.sampling.repeats, **verdict_options(config.stage))
+    if vlm.vision and first():
+        print(cost_of_images(stage, [*train, *(item for items in test.values() for item in items)][:8]))
+    data = build_data(composed, stage, train=train, weights=shown, val=val)
+    trainer = build_trainer(composed, folder, epochs)
+    if epochs:
+        print(f"{learning_summary(vlm)}\n{epochs} epochs, {steps} steps")
+        # again: a resumed stage 2 has not described its images since. Dropout draws other numbers in each process
+        L.seed_everything((config.seed + rank()) % 2**32, workers=True, verbose=False)
+        with seconds.phase("fit"):
+            fit(config, folder, trainer, stage, data)
+        save_weights(vlm, folder.path, write=first())
+    stage.learn_without_steps(train, folder.regression)
+    with seconds.phase("answer"), Serving(composed, folder if epochs else ready.weights) as serving:
+        answer(serving, folder, stage, trainer, test)
+    if first():
+        with seconds.phase("evaluate"):
+            metrics = measure(config, folder, corpus)
+        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, stage=stage)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run begins with, known to be sound."""
+
+    stage_one: RunFolder | None
+    """That a stage 2 builds on."""
+    weights: RunFolder | None
+    """The run to start from."""
+    vlm: "VLM"
+    corpus: "Corpus"
+
+
+def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder, seconds: Seconds) -> Ready:
+    """Build the model and load the data of a run, by its seed, and say what is odd about them. Nothing is written in its folder.
+
+    Raises:
+        UserError: something is not there, or does not go together.
+    """
+    import lightning as L
+
+    from biqa.running.building import quiet, weights_to_start_from
+    from biqa.running.loading import load_corpus
+    from biqa.stages.together import from_first
+
+    quiet()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    stage_one = stage_one_of(config, composed, choices)
+    weights = weights_to_start_from(config, default=stage_one)
+    with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
+        vlm = sound_model(config, composed, folder, stage_one, weights)
+    with seconds.phase("data"):
+        corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
+    print_notes(corpus)
+    return Ready(stage_one, weights, vlm, corpus)
+
+
+def sound_model(config: schema.Config, composed: DictConfig, folder: RunFolder, stage_one: RunFolder | None, weights: RunFolder | None) -> "VLM":
+    """The model of a run for which there is all that its options ask for.
+
+    Args:
+        config: the whole config; `composed` as Hydra has it.
+        folder: of the run.
+        stage_one: what a stage 2 builds on.
+        weights: the run to start from.
+
+    Raises:
+        IncompatibleChoice: something is not there, or does not go together.
+    """
+    from biqa.models.liger import use_liger
+    from biqa.running.building import build_model, build_trainer
+    from biqa.running.serving import refuse_no_engine, refuse_no_service
+
+    refuse_no_engine(composed)
+    vlm = build_model(composed, vision=stage_one is None, weights=weights)
+    if config.trainer.liger:
+        use_liger(vlm, accelerator=config.trainer.accelerator)
+    refuse_no_service(composed, vlm, stage_one, None if config.stage.epochs else weights)
+    build_trainer(composed, folder, logs=False)
+    return vlm
+
+
+def cost_of_images(stage: "StageModule", items: "list[Item]") -> str:
+    """What a picture costs the decoder, from some of them: families differ, and those that keep a picture's shape by picture."""
+    prompts = [stage.question(item) for item in items]
+    counts = ([stage.vlm.visual_tokens(prompt) for prompt in prompts], [len(prompt.ids) for prompt in prompts])
+    tokens, positions = (f"{min(of)}" if min(of) == max(of) else f"{min(of)} to {max(of)}" for of in counts)
+    return f"{tokens} visual tokens an image, {positions} positions a prompt"
+
+
+def fit(config: schema.Config, folder: RunFolder, trainer: "L.Trainer", stage: "StageModule", data: "DataModule") -> None:
+    """Train, from the newest checkpoint if there is one."""
+    import torch
+
+    from biqa.stages.checkpoints import newest_checkpoint
+    from biqa.stages.together import from_first
+
+    checkpoint = from_first(lambda: newest_checkpoint(folder.checkpoints))
+    if config.tuning.projector_start == "words" and stage.vlm.vision and checkpoint is None:
+        divided = config.strategy.kind not in ("auto", "ddp")  # perhaps because it is too large for one device
+        start_projector(stage, data, torch.device("cpu") if divided else trainer.strategy.root_device)
+    trainer.fit(stage, data, ckpt_path=checkpoint, weights_only=True)
+
+
+def start_projector(stage: "StageModule", data: "DataModule", device: "torch.device") -> None:
+    """Begin with a projector that was fitted to training images: several processes all with the first one's."""
+    from biqa.models.projector import MOST, begin_with, fitted_to_words
+    from biqa.models.vlm import Prompt
+    from biqa.stages.together import from_first
+
+    stage.vlm.to(device)
+    some = range(0, len(data.train), -(-len(data.train) // MOST))  # of a mixture, some of each part
+    examples = (data.train[place] for place in some)
+    asked = ((Prompt(tuple(one.prompt), data.collate([one]).image), one.answer) for one in examples)
+    start = from_first(lambda: fitted_to_words(stage.vlm, asked))
+    begin_with(stage.vlm, start)
+    print(start)
+
+
+def print_notes(corpus: "Corpus") -> None:
+    """What is odd about the data sets, before time is spent on them."""
+    for images in corpus.sets:
+        for note in images.notes:
+            print(f"{images.card.name}: {note}")
+        if images.skipped:
+            print(f"{images.card.name}: left out as unusable: {len(images.skipped)} (listed in result.json), first: {images.skipped[0]}")
+
+
+def stage_one_of(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]) -> RunFolder | None:
+    """The stage 1 that a stage-2 run builds on, or None for the other stages."""
+    if not isinstance(config.stage, schema.InferenceStage):
+        return None
+    if config.stage.perception is not None:
+        return find_run(config.stage.perception, "stage.perception", stage_class=STAGE_ONE)
+    return find_stage_one(plain(OmegaConf.to_container(composed)), choices, STAGE_ONE)
+
+
+def verdict_options(stage: schema.Stage) -> dict[str, Any]:
+    """What a stage that ends in a level word takes beyond the others."""
+    return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
+
+
+def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:
+    """Figures by data set, from the answers tables on disk: what a later reading of them gives too."""
+    from biqa.evaluation.answers import read_answers
+
+    return {images.card.name: figures(config, corpus, images, read_answers(folder.answers(images.card.name))) for images in corpus.test}
+
+
+def figures(config: schema.Config, corpus: "Corpus", images: "Images", answers: "pd.DataFrame") -> dict[str, Any]:
+    """Of the answers of one data set, by name."""
+    from biqa.evaluation.descriptions import evaluate_descriptions
+    from biqa.evaluation.evaluate import evaluate
+
+    resamples = config.evaluation.resamples
+    if config.stage._target_ != STAGE_ONE:
+        return evaluate(answers, resamples=resamples, seed=0)[images.card.name]
+    features = {image: target.features for image, target in images.targets.items()} or None
+    taught = [images] if images.weight else corpus.training  # the majority answer of its own training images, where it has some
+    training = [one.targets[record.image].features for one in taught for record in one.split("train")]
+    return evaluate_descriptions(answers, features, training=training, resamples=resamples, seed=0)
+
+
+def write(
+    config: schema.Config,
+    composed: DictConfig,
+    choices: Mapping[str, str],
+    folder: RunFolder,
+    corpus: "Corpus",
+    *,
+    metrics: dict[str, Any],
+    seconds: Seconds,
+    stage: "StageModule",
+) -> None:
+    """result.json: the figures and all that is needed to know where they come from. Before it, the cards of the weights, which say the same."""
+    from biqa.reporting.card import write_cards
+    from biqa.reporting.result import collect_versions, git_commit, hardware, write_result
+    from biqa.stages.together import world
+
+    result = {
+        "schema": 1,
+        "run": {"name": config.name, **{group: choices[group] for group in ("model", "stage", "data", "descriptions", "tuning", "quantization")}},
+        "seed": config.seed,
+        "metrics": metrics,
+        "sampling": {"repeats": stage.repeats, "temperature": config.sampling.temperature, "top_p": config.sampling.top_p},
+        "data": {
+            images.card.name: {
+                "images": len(images.split("test")) if images in corpus.test else 0,
+                "trained_on": len(images.split("train")) if images.weight and (config.stage.epochs or stage.learns_without_steps) else 0,
+                "fingerprint": images.fingerprint,
+                "stand_in": images.card.stand_in,
+                "skipped": images.skipped,
+                "notes": images.notes,
+            }
+            for images in corpus.sets
+        },
+        "config": OmegaConf.to_container(composed),
+        "versions": collect_versions(),
+        "git_commit": git_commit(),
+        "hardware": {**hardware(), "processes": world()},
+        "seconds": seconds.of,
+    }
+    write_cards(folder.path, result, stage.vlm)
+    write_result(result, folder.result)
