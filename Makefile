@@ -9,7 +9,7 @@ RUNS ?= runs/main_table
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults conformance docs bench bench-gpu reproduce-table check-experiments clean
+.PHONY: help install check test test-faults trust conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -34,11 +34,14 @@ test: install  ## the test suite
 test-faults: install  ## ten runs killed at random steps, each of which goes on to the same curve and weights; runs of two processes, torchrun, a launcher
 	$(BIN)/python -m pytest -m faults -q
 
+trust: install  ## every campaign of faults once more; writes docs/trust.json and docs/trust.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults or trust' --record-trust -q; code=$$?; $(MAKE) docs; exit $$code
+
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py
 
-docs: install  ## docs/options.md and docs/commands.md out of the code
-	$(BIN)/python docs/generate.py
+docs: install  ## docs/options.md, commands.md and trust.md out of the code and of what campaigns have counted
+	$(BIN)/python -m docs.generate
 
 bench: $(VENV)/.bench-installed  ## speed beside TRL, transformers and plain loops, as ratios; ARGS="--only 1 2" for some rows alone
 	$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -1,9 +1,10 @@
-"""The two references in docs/, out of the code: `make docs` writes them, and a test fails when they have drifted from it.
+"""The pages of docs/ that are written by a program: `make docs` writes them, and a test fails when they have drifted from it.
 
-python docs/generate.py
+python -m docs.generate
 
 - options.md: every option of a run and every choice, from the dataclasses in biqa/config/ (what stands under a field is its meaning) and from conf/.
 - commands.md: what `--help` of every command says.
+- trust.md: what campaigns of faults have counted (trust.py).
 """
 
 import ast
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, dataclass, fields
-from functools import cache
+from functools import cache, partial
 from inspect import cleandoc
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from biqa.command import DOORS
 from biqa.command import HELP as COMMANDS
 from biqa.config import checks
 from biqa.doors.help import help_text
+from docs import trust
 
 DOCS = Path(__file__).parent
 CONF = Path(schema.config_directory())
@@ -245,11 +247,11 @@ def commands() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"options.md": options, "commands.md": commands}
+PAGES = {"options.md": options, "commands.md": commands, "trust.md": partial(trust.page, GENERATED)}
 
 
 def main() -> None:
-    """Write both."""
+    """Write all."""
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
     for called, _, text in helps():

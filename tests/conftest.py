@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trust_ledger import LEDGER, counted, tally, write_ledger
+
+__all__ = ["tally"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -78,3 +81,18 @@ def shared() -> Path:
     if not place:
         pytest.skip("BIQA_SHARED is not set: no real data here")
     return Path(place)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--record-trust`: write what campaigns have counted to docs/trust.json."""
+    parser.addoption("--record-trust", action="store_true", help="write what campaigns of faults have tried to docs/trust.json")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell what campaigns have counted."""
+    counts = counted(report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind))
+    for kind, count in sorted(counts.items()):
+        figures = "".join(f", {name} {value:.3g}" for name, value in count.figures.items())
+        terminalreporter.write_line(f"{kind}: {count.tried} tried, {count.survived} survived{figures}")
+    if config.getoption("--record-trust") and counts:
+        write_ledger(counts, LEDGER)
