@@ -30,7 +30,8 @@ from biqa.running.processes import STARTED_HERE
 from biqa.running.stopping import signals
 from biqa.runs import RunFolder, different, find_run, plain
 from biqa.stages.base import StageModule
-from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints
+from biqa.stages.checkpoint_files import AtomicCheckpointIO
+from biqa.stages.checkpoints import Checkpoints
 from biqa.stages.curves import Progress, TrainingLoss
 from biqa.stages.features import KnownImages
 from biqa.stages.limits import BatchInMemory

@@ -90,7 +90,8 @@ def stoppable(folder: RunFolder, requeue: tuple[int, ...] = ()) -> Iterator[None
 
     So do the signals `requeue` of a SLURM job, which is then queued again.
     """
-    from biqa.stages.checkpoints import NAME, Stopped, newest_checkpoint, signal_behind
+    from biqa.stages.checkpoint_files import NAME, newest_checkpoint
+    from biqa.stages.checkpoints import Stopped, signal_behind
     from biqa.stages.together import first
 
     before = folder.config.stat().st_mtime_ns if folder.config.is_file() else None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -176,10 +177,10 @@ def fit(config: schema.Config, folder: RunFolder, trainer: "L.Trainer", stage: "
     """Train, from the newest checkpoint if there is one."""
     import torch
 
-    from biqa.stages.checkpoints import newest_checkpoint
+    from biqa.stages.checkpoint_files import newest_checkpoint
     from biqa.stages.together import from_first
 
-    checkpoint = from_first(lambda: newest_checkpoint(folder.checkpoints))
+    checkpoint = from_first(lambda: newest_checkpoint(folder.checkpoints, tell=partial(print, file=sys.stderr)))
     if config.tuning.projector_start == "words" and stage.vlm.vision and checkpoint is None:
         divided = config.strategy.kind not in ("auto", "ddp")  # perhaps because it is too large for one device
         start_projector(stage, data, torch.device("cpu") if divided else trainer.strategy.root_device)

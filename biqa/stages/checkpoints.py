@@ -1,7 +1,5 @@
-"""Resumable checkpoints: written so that a kill at any moment leaves a whole one, and taken when the user stops a run."""
+"""When checkpoints are taken: every so many steps, at the end of an epoch, and when the user stops a run."""
 
-import os
-import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -12,13 +10,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from biqa.stages.limits import disk_error, no_disk_space, size_of
+from biqa.stages.checkpoint_files import NAME
 from biqa.stages.together import gathered, largest, rank
-
-NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
 class Stopped(BaseException):
@@ -50,53 +45,6 @@ def signal_behind(error: BaseException) -> int | None:
     if isinstance(error, SIGTERMException):
         return signal.SIGTERM
     return signal.SIGINT if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt) else None
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the target, flush to disk, rename.
-
-    Lightning stages a checkpoint in $TMPDIR and moves it: on another file system a kill in mid-move destroys the old file and the new one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401 (Lightning's method)
-        """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all.
-
-        Raises:
-            NoDiskSpace: the disk is full. What lay there before is untouched.
-        """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except Exception as error:
-            temporary.unlink(missing_ok=True)
-            if reason := disk_error(error):
-                raise no_disk_space(target, reason, needed=size_of(checkpoint)) from error
-            raise
-        directory = os.open(target.parent, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that can be read, or None. Temporary files of a killed save are left out."""
-    numbered = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))]
-    for _, path in sorted(numbered, reverse=True):
-        if path.is_dir():  # DeepSpeed's: it writes this file last
-            if (path / "latest").is_file():
-                return path
-            continue
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception:  # whatever a damaged file raises: the one before it serves
-            continue
-        return path
-    return None
 
 
 class Checkpoints(L.Callback):
@@ -233,7 +181,13 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
         self.generators = self._states()
         if trainer.is_global_zero:
-            for path in sorted(self.folder.glob("step=*.ckpt"))[:-2]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            for path in self.folder.glob("*.tmp"):
-                path.unlink()
+            self._tidy(trainer.global_step)
+
+    def _tidy(self, step: int) -> None:
+        """Keep the newest two up to `step`. Those of later steps are damaged, as the run went on from before them; whole ones must not give way."""
+        numbered = sorted((int(match[1]), path) for path in self.folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name)))
+        past = [path for number, path in numbered if number <= step]
+        for path in (*past[:-2], *(path for number, path in numbered if number > step)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in self.folder.glob("*.tmp"):
+            path.unlink()

@@ -1,37 +1,28 @@
-"""A checkpoint on disk is whole, or it is not taken."""
-
-import pickle
+"""Which checkpoints are kept, and what travels with them."""
 
 import pytest
 import torch
 
-from biqa.stages.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
+from biqa.stages.checkpoint_files import AtomicCheckpointIO
+from biqa.stages.checkpoints import Checkpoints
 
 
-def test_written_and_read_back(tmp_path):
-    AtomicCheckpointIO().save_checkpoint({"a": torch.arange(3)}, tmp_path / "deep" / "step=00000005.ckpt")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["step=00000005.ckpt"]
-    assert AtomicCheckpointIO().load_checkpoint(tmp_path / "deep" / "step=00000005.ckpt")["a"].tolist() == [0, 1, 2]
-
-
-def test_a_failed_write_leaves_the_old_one(tmp_path):
-    target = tmp_path / "step=00000001.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"a": 1}, target)
-    with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-        AtomicCheckpointIO().save_checkpoint({"a": lambda: None}, target)  # cannot be pickled: the write dies half-way
-    assert AtomicCheckpointIO().load_checkpoint(target) == {"a": 1}
-
-
-def test_the_newest_readable_one_is_taken(tmp_path):
-    save = AtomicCheckpointIO().save_checkpoint
-    save({"a": 1}, tmp_path / "step=00000009.ckpt")
-    save({"a": 2}, tmp_path / "step=00000010.ckpt")
-    assert newest_checkpoint(tmp_path) == tmp_path / "step=00000010.ckpt"
-    whole = (tmp_path / "step=00000010.ckpt").read_bytes()
-    (tmp_path / "step=00000011.ckpt").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "step=00000012.ckpt.tmp").write_bytes(whole)
-    assert newest_checkpoint(tmp_path) == tmp_path / "step=00000010.ckpt"
-    assert newest_checkpoint(tmp_path / "nowhere") is None
+@pytest.mark.parametrize(
+    ("there", "step", "left"),
+    [
+        ([7, 14, 21], 21, [14, 21]),
+        ([24, 31, 36, 48], 31, [24, 31]),  # the last two were damaged: the run went on from 24
+        ([31, 36], 36, [31, 36]),
+        ([9], 9, [9]),
+    ],
+)
+def test_the_newest_two_that_the_run_has_come_to_are_kept(tmp_path, there, step, left):
+    for number in there:
+        (tmp_path / f"step={number:08d}.ckpt").touch()
+    (tmp_path / "step=00000050.ckpt.tmp").touch()
+    (tmp_path / "notes.ckpt").touch()
+    Checkpoints(tmp_path, 1)._tidy(step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.ckpt", *(f"step={number:08d}.ckpt" for number in left)]
 
 
 def test_random_numbers_go_on_where_they_stopped(tmp_path):
