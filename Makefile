@@ -31,7 +31,7 @@ check: install  ## formatting, lint, types, import rules
 test: install  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-faults: install  ## ten runs killed at random steps, each of which goes on to the same curve and weights; runs of two processes, torchrun, a launcher
+test-faults: install  ## the long campaigns: 200 kills, runs of several processes, launchers, ...; docs/trust.md counts what came of them
 	$(BIN)/python -m pytest -m faults -q
 
 trust: install  ## every campaign of faults once more; writes docs/trust.json and docs/trust.md

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     show_help("prepare", sys.argv[1:])
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -161,6 +162,8 @@ def write(out: Path, name: str, usable: "list[Record]", checks: "list[Check]", d
         for record in usable
         if (target := described.get(record.image))
     ]
+    for left in out.glob(".unfinished-*"):  # by a call that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as temporary:
         place = Path(temporary)
         (place / "checks.json").write_text(json.dumps([asdict(check) for check in checks], indent=2) + "\n", encoding="utf-8")

@@ -8,8 +8,9 @@ from typing import Any
 DOCS = Path(__file__).parent
 PARTS = ("title", "done", "holds", "command", "peers")
 """What every kind in trust.toml must have."""
-HEAD = """Runs last days, over folders that nobody has looked at, with weights from strangers. So biqa is broken on purpose, many times, and this page counts
-what came of it. `make trust` does all of it again and writes the figures; `make test-faults` does the long campaigns, `make test` a bounded part."""
+HEAD = """Runs last days, over folders that nobody has looked at, with weights from strangers. So biqa is broken on purpose, many times, and
+this page counts what came of it. `make trust` does all of it again and writes the figures; `make test-faults` does the long campaigns,
+`make test` a bounded part."""
 
 
 def kinds() -> dict[str, dict[str, str]]:
