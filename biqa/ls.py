@@ -33,6 +33,7 @@ from typing import Any
 import yaml
 
 from biqa.config import choice_of
+from biqa.config.reading import read_json, yaml_text
 from biqa.errors import IncompatibleChoice, RunNotFound
 
 RESULT, CONFIG = "result.json", "config.yaml"
@@ -135,7 +136,7 @@ def look(folder: Path) -> ListedRun:
     result = folder / RESULT
     told: dict[str, Any]
     try:
-        told = _of_result(json.loads(result.read_text(encoding="utf-8"))) if result.is_file() else _of_config(folder / CONFIG)
+        told = _of_result(read_json(result)) if result.is_file() else _of_config(folder / CONFIG)
     except (ValueError, KeyError, TypeError, AttributeError, OSError, yaml.YAMLError):
         told = {"state": "damaged"}
     changed = result.stat().st_mtime if result.is_file() else newest
@@ -150,7 +151,7 @@ def _of_result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_config(file: Path) -> dict[str, Any]:
     """Of a run without a result: choices are known by what they name."""
-    config = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = yaml.load(yaml_text(file), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     data, model = config["data"], config["model"]
     return {
         "state": "unfinished",

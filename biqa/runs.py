@@ -3,6 +3,7 @@
 runs/<name>/config.yaml  checkpoints/  model/ or adapter/  descriptions/  answers/<dataset>.parquet  logs/  result.json
 """
 
+import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from biqa.config import choice_of
 from biqa.config.checks import did_you_mean, nearest
 from biqa.config.identity import flat, may_change
+from biqa.config.reading import yaml_text
 from biqa.errors import RunExists, RunNotFound
 
 STAGE_ONE = "biqa.stages.perception.Perception"
@@ -78,19 +81,21 @@ class RunFolder:
         return self.result.is_file()
 
     def read_config(self) -> dict[str, Any]:
-        """The config as plain values. It is data: nothing in it is instantiated or interpolated.
+        """The config as plain values. It is data, and may be somebody else's: nothing in it is instantiated, and it refers to nothing.
 
         Raises:
-            RunExists: config.yaml is damaged, or of another program.
+            RunExists: config.yaml is damaged, of another program, or holds a reference, which would be followed, into the environment too.
         """
+        away = f"Move the folder {self.path} away, or name another."
         try:
-            found = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
-        except (YAMLError, UnicodeDecodeError, OSError) as error:  # OSError: OmegaConf's for a file that holds a number
-            raise RunExists(
-                f"{self.config} cannot be read: {' '.join(str(error).split())}. Move the folder {self.path} away, or name another."
-            ) from error
-        if not isinstance(found, dict) or "_target_" not in (found.get("stage") or {}):
-            raise RunExists(f"{self.config} is no config of a run of biqa. Move the folder {self.path} away, or name another.")
+            found = OmegaConf.to_container(OmegaConf.load(io.StringIO(yaml_text(self.config))), resolve=False)
+        except (YAMLError, ValueError, OSError, OmegaConfBaseException) as error:  # OSError: OmegaConf's for a file that holds a number
+            raise RunExists(f"{self.config} cannot be read: {' '.join(str(error).split())}. {away}") from error
+        if not isinstance(found, dict) or not isinstance(found.get("stage"), dict) or "_target_" not in found["stage"]:
+            raise RunExists(f"{self.config} is no config of a run of biqa. {away}")
+        for name, value in flat(plain(found)).items():
+            if "${" in str(value):
+                raise RunExists(f"{self.config}: {name}={value} is a reference, and the config of a run holds values. Write the value itself.")
         return plain(found)
 
     def open(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> bool:

@@ -138,3 +138,27 @@ def test_a_named_run_must_be_there_and_finished(tmp_path):
     made(tmp_path / "half", config(), finished=False)
     with pytest.raises(RunNotFound, match="not finished"):
         find_run(tmp_path / "half", "stage.init_from")
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB + "stage: {_target_: x}", r"config\.yaml cannot be read: line 2 has an alias, \*a: a config holds values"),
+        ("[" * 300_000 + "]" * 300_000, r"config\.yaml cannot be read: 586 kB, and no more than 256 are read"),
+        ("[" * 100_000 + "]" * 100_000, r"config\.yaml cannot be read: line 1 is nested more than 60 levels deep"),
+        ("stage: !!python/object/apply:os.system ['touch canary']", r"has a tag, tag:yaml\.org,2002:python/object/apply:os\.system"),
+        ("stage: {_target_: x}\nname: '${oc.env:HOME}'", r"config\.yaml: name=\$\{oc\.env:HOME\} is a reference"),
+        ("stage: [_target_]", r"is no config of a run of biqa"),
+        ("stage: {_target_: x, a: {1: {}, true: '${'}}", r"cannot be read|is a reference"),
+    ],
+)  # fmt: skip
+def test_a_config_of_others_is_values_and_no_more(tmp_path, text, message):
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(text)
+    with pytest.raises(RunExists, match=message):
+        folder.read_config()

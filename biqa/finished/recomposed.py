@@ -47,7 +47,6 @@ def recomposed(
         RunNotFound: the stage 1 of a stage 2 is not there, or several fit.
     """
     then = original.read_config()
-    refuse_references(then, original.config)
     refuse_foreign_server(then, further, original.config)
     chosen = {group: str(choice) for group, choice in read_result(original.result)["run"].items() if group != "name"}
     anew = dict(argument.split("=", 1) for argument in further if argument.partition("=")[0] in CHOSEN_ANEW)
@@ -77,17 +76,6 @@ def as_typed(path: Path) -> str:
     """A path below the working directory as it would be typed there."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) and path != here else path)
-
-
-def refuse_references(values: Mapping[str, Any], file: Path) -> None:
-    """Check that a config holds values alone: a reference would be followed, into the environment too.
-
-    Raises:
-        IncompatibleChoice: it holds one.
-    """
-    for name, value in flat(values).items():
-        if "${" in str(value):
-            raise IncompatibleChoice(f"{file}: {name}={value} is a reference, and the config of a run holds values. Write the value itself.")
 
 
 def refuse_foreign_server(values: Mapping[str, Any], further: Sequence[str], file: Path) -> None:

@@ -20,10 +20,12 @@ INFERENCE = "biqa.stages.inference.Inference"
 
 
 def composed_of(folder: RunFolder) -> DictConfig:
-    """The config of a run, as it was composed."""
-    config = OmegaConf.load(folder.config)
-    assert isinstance(config, DictConfig)
-    return config
+    """The config of a run, as it was composed.
+
+    Raises:
+        RunExists: it is damaged, or holds more than values.
+    """
+    return OmegaConf.create(folder.read_config())
 
 
 def answered_with(folder: RunFolder, config: DictConfig, stage_one: RunFolder | None = None) -> RunFolder | None:

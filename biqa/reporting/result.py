@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import biqa
+from biqa.config.reading import read_json
 from biqa.errors import BadRecord, RunNotFound
 from biqa.reporting.intervals import interval_text
 
@@ -112,7 +113,7 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} is not there: the run is not finished, or this is no run folder. Finish it with ckpt=last, or name another folder."
         )
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except ValueError as error:
         raise BadRecord(f"{path} is not valid JSON ({error}). Run that run again with overwrite=true.") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
