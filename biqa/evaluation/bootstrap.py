@@ -4,8 +4,9 @@ A resample is written as counts, how often each image was drawn, and a statistic
 and two systems are compared on the very same resamples by handing both the same counts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from zlib import crc32
 
 import numpy as np
@@ -16,6 +17,8 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats | None], Floats]
 """`statistic(None)` is the figure on the data, shape (); `statistic(counts)`, counts [resamples, images], its value in each resample, [resamples]."""
 
+AT_ONCE = 2**22
+"""Counts (resamples x images) that are in memory at a time: 32 MB, and a few times that in what is made of them."""
 COVERAGE = (2.5, 97.5)
 """Percentiles of the resamples that bound a 95 % interval."""
 
@@ -46,10 +49,24 @@ def draw_counts(dataset: str, images: Sequence[str], resamples: int, seed: int) 
     The draw depends on the names of the data set and its images beside the seed: two systems on the same images, in whatever run, share their
     resamples (that is what makes a comparison paired), and two data sets of equal size do not.
     """
+    return np.concatenate([np.zeros((0, len(images))), *drawn_in_blocks(dataset, images, resamples, seed)])
+
+
+def drawn_in_blocks(dataset: str, images: Sequence[str], resamples: int, seed: int) -> Iterator[Floats]:
+    """The rows of `draw_counts`, so many at a time that memory does not grow with images x resamples."""
     number = len(images)
     generator = np.random.default_rng([seed, crc32("\n".join([dataset, *images]).encode())])
-    drawn = generator.integers(number, size=(resamples, number)) + number * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * number).reshape(resamples, number).astype(np.float64)
+    at_a_time = max(1, AT_ONCE // max(number, 1))
+    for start in range(0, resamples, at_a_time):
+        rows = min(at_a_time, resamples - start)
+        drawn = generator.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
+
+
+def draws_of_each(statistics: Mapping[str, Statistic], dataset: str, images: Sequence[str], resamples: int, seed: int) -> dict[str, Floats]:
+    """Name -> the value of a statistic in each resample of `draw_counts`, shape [resamples]; all on the very same resamples."""
+    blocks = [{name: statistic(counts) for name, statistic in statistics.items()} for counts in drawn_in_blocks(dataset, images, resamples, seed)]
+    return {name: np.concatenate([np.zeros(0), *(block[name] for block in blocks)]) for name in statistics}
 
 
 def bootstrap(statistic: Statistic, counts: Floats) -> Estimate:
@@ -77,11 +94,12 @@ def bootstrap_means(values: Mapping[str, ArrayLike], *, resamples: int, seed: in
     """
     arrays = {name: np.asarray(figures, dtype=np.float64) for name, figures in values.items()}
     number = len(next(iter(arrays.values())))
-    counts = draw_counts("", [str(position) for position in range(number)], resamples, seed)
+    means = {name: partial(_mean_of_columns, figures) for name, figures in arrays.items()}
+    drawn = draws_of_each(means, "", [str(position) for position in range(number)], resamples, seed)  # pyright: ignore[reportArgumentType] (counts alone)
     found = {}
     for name, figures in arrays.items():
         alone = np.isfinite(figures.reshape(number, -1)).any(axis=1).sum() == 1
-        draws = np.full(resamples, np.nan) if alone else _mean_of_columns(figures, counts)
+        draws = np.full(resamples, np.nan) if alone else drawn[name]
         found[name] = estimate(_mean_of_columns(figures, np.ones((1, number)))[0], draws)
     return found
 

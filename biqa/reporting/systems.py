@@ -1,7 +1,7 @@
 """From finished runs to the rows of a table: which runs are one system, and its figures as a mean over seeds with draws to compare them by."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from biqa.config.identity import flat, may_change
 from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
 from biqa.evaluation.answers import read_answers
-from biqa.evaluation.bootstrap import Estimate, draw_counts, estimate
+from biqa.evaluation.bootstrap import Estimate, draws_of_each, estimate
 from biqa.evaluation.evaluate import Answers, answers_by_dataset, statistics
 from biqa.reporting.result import FoundRun
 
@@ -99,8 +99,10 @@ def group_systems(runs: Sequence[FoundRun]) -> list[System]:
             f"{first.folder} and {second.folder} are the same system with the same seed: they differ in nothing that a table has a name for. "
             f"Leave one out: only=[...] takes patterns of the run names to keep."
         )
-    distinct = list(dict.fromkeys(keys.values()))
-    systems = [_system(key, [run for run in scoring if keys[run.folder] == key], distinct) for key in distinct]
+    members: dict[Key, list[FoundRun]] = {}
+    for run in scoring:
+        members.setdefault(keys[run.folder], []).append(run)
+    systems = [_system(key, runs_of, list(members)) for key, runs_of in members.items()]
     return sorted(systems, key=lambda system: (list(STAGE_NAMES).index(system.stage), _in_order(system.name)))
 
 
@@ -164,6 +166,8 @@ def load_answers(run: FoundRun, dataset: str) -> Answers | None:
     return answers_by_dataset(read_answers(path))[dataset] if path.is_file() else None
 
 
+Name = tuple[str, str, str, str, str, str]
+"""Of a system, without its further options: see `_named_by`."""
 Key = tuple[str, str, str, str, str, str, str]
 
 NAMED = ("seed", "data.", "stage._target_", "stage.descriptions", "evaluation.", "test.")
@@ -180,7 +184,7 @@ def _descriptions_of(runs: Sequence[FoundRun]) -> dict[str, set[str]]:
     return found
 
 
-def _named_by(run: FoundRun, *, ignore_data: bool, own_words: bool) -> tuple[str, str, str, str, str, str]:
+def _named_by(run: FoundRun, *, ignore_data: bool, own_words: bool) -> Name:
     """Stage, model, tuning, descriptions ("" where each data set has its own), training text of stage 2, data."""
     choices = run.result["run"]
     text = run.result["config"].get("stage", {}).get("descriptions", "") if choices["stage"] == "inference" else ""
@@ -194,14 +198,21 @@ def _keys(runs: Sequence[FoundRun], *, ignore_data: bool) -> dict[Path, Key]:
     own_words = ignore_data and all(len(found) == 1 for found in _descriptions_of(runs).values())
     named = {run.folder: _named_by(run, ignore_data=ignore_data, own_words=own_words) for run in runs}
     options = {run.folder: _further_options(run, NAMED + (("descriptions.",) if own_words else ())) for run in runs}
+    alike: dict[Name, list[dict[str, Any]]] = {}
+    for run in runs:
+        alike.setdefault(named[run.folder], []).append(options[run.folder])
+    apart = {name: _apart(several) for name, several in alike.items()}  # once a name and not once a run: a thousand runs may share one
     keys = {}
     for run in runs:
-        others = [options[other.folder] for other in runs if named[other.folder] == named[run.folder]]
-        apart = sorted({name for other in others for name in other if len({str(one.get(name)) for one in others}) > 1})
-        own = options[run.folder]
-        said = [f"{ASKED.get(name, name)}={own[name]:g}" if name in ASKED else f"{name}={own[name]}" for name in apart if own.get(name) is not None]
+        own = {name: options[run.folder].get(name) for name in apart[named[run.folder]]}
+        said = [f"{ASKED.get(name, name)}={value:g}" if name in ASKED else f"{name}={value}" for name, value in own.items() if value is not None]
         keys[run.folder] = (*named[run.folder], ", ".join(said))
     return keys
+
+
+def _apart(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options in which some of several runs differ, sorted; one that a run has not got is as good as None."""
+    return sorted(name for name in set().union(*options) if len({str(one.get(name)) for one in options}) > 1)
 
 
 def _further_options(run: FoundRun, named: tuple[str, ...]) -> dict[str, Any]:
@@ -252,7 +263,6 @@ def draws_of(run: FoundRun, dataset: str, resamples: int, seed: int) -> dict[str
     answers = load_answers(run, dataset)
     if answers is None:
         return None
-    counts = draw_counts(dataset, answers.images, resamples, seed)
     found = {metric: statistic for metric, statistic in statistics(answers).items() if metric in TABLE_METRICS}
     for metric, statistic in found.items():
         value, written = float(statistic(None)), run.result["metrics"][dataset].get(metric, {}).get("value", np.nan)
@@ -261,4 +271,4 @@ def draws_of(run: FoundRun, dataset: str, resamples: int, seed: int) -> dict[str
                 f"{run.folder}: {metric} on {dataset} is {written:g} in result.json and {value:g} in the answers table beside it. "
                 f"They are not of the same run: run it again with overwrite=true."
             )
-    return {metric: statistic(counts) for metric, statistic in found.items()}
+    return draws_of_each(found, dataset, answers.images, resamples, seed)
