@@ -13,9 +13,10 @@ if __name__ == "__main__":
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import hydra
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from biqa.reporting.tables import Study, Table
 
 BASELINES = ("joint", "zero_shot", "inference")
+DRAWN, PANELS = 48, 240
+"""Systems, and panels of a system and data set, that a figure shows at most: more are no picture that one can look at, or can draw."""
 
 
 @dataclass
@@ -108,7 +111,8 @@ def report(config: ReportConfig) -> None:
     except OSError as error:
         raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
     write_tables(tables, out)
-    figures = figures_of(study, ablation=config.reference is not None)
+    drawn = best_of(study)
+    figures = figures_of(drawn, ablation=config.reference is not None)
     for name, figure in figures.items():
         write_figure(figure, out / f"{name}.png", out / f"{name}.svg")
 
@@ -117,6 +121,12 @@ def report(config: ReportConfig) -> None:
         console.print(rich_table(table))
     for note in dict.fromkeys(note for table in tables for note in table.notes):
         console.print(note, markup=False, highlight=False)
+    if len(drawn.systems) < len(study.systems):
+        console.print(
+            f"The figures show the {len(drawn.systems)} of {len(study.systems)} systems with the highest SRCC; only=[...] chooses others.",
+            markup=False,
+            highlight=False,
+        )
     pictures = ", ".join(f"{name}.png, {name}.svg" for name in figures)
     console.print(f"Written to {out}: table.md, table.tex, table.csv, {pictures}", markup=False, highlight=False)
 
@@ -131,6 +141,16 @@ def tables_of(study: "Study", reference: str | None, command: str) -> "list[Tabl
         return [ablation_table(study, reference, command)]
     made = (accuracy_table(study, command), stability_table(study, command), peers_table(study, command))
     return [table for table in made if table is not None]
+
+
+def best_of(study: "Study") -> "Study":
+    """The systems that figures have room for: those with the highest SRCC, a mean over the data sets that each was measured on, in their order."""
+    most = max(1, min(DRAWN, PANELS // len(study.datasets)))
+    if len(study.systems) <= most:
+        return study
+    ranked = sorted(study.systems, key=lambda system: fmean(measure.value for measure in study.of(system, "srcc", study.datasets)))
+    kept = {system.name for system in ranked[-most:]}
+    return replace(study, systems=tuple(system for system in study.systems if system.name in kept))
 
 
 def figures_of(study: "Study", *, ablation: bool) -> "dict[str, Figure]":

@@ -122,46 +122,60 @@ def check_groups(records: Sequence[Record]) -> Check:
 
 def check_overlap(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Check:
     """No picture is in two splits under two names, as far as perceptual hashes tell."""
-    pairs = near_duplicates(records, looks, near_bits)
-    if not pairs:
+    found = near_duplicates(records, looks, near_bits)
+    if not found.pairs:
         return Check("overlap", "ok", f"no picture stands in two splits (perceptual hashes differ in more than {near_bits} bits)")
-    named = [f"{first.image} ({first.split}) and {second.image} ({second.split})" for first, second in pairs]
-    return Check("overlap", "note", f"{len(pairs)} pairs across splits look alike: {_some(named)}")
+    named = [f"{first.image} ({first.split}) and {second.image} ({second.split})" for first, second in found.named]
+    return Check("overlap", "note", f"{found.pairs} pairs across splits look alike: {_some(named, found.pairs)}")
 
 
 def check_shared_pictures(records: Sequence[Record], others: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Check:
     """No test picture of this part of a mixture is learnt in the other one."""
     learnt = [record for record in others if record.split != "test"]
-    pairs = alike([record for record in records if record.split == "test"], learnt, looks, near_bits)
+    found = alike([record for record in records if record.split == "test"], learnt, looks, near_bits)
     name = f"pictures of {others[0].dataset}" if others else "pictures"
-    if not pairs:
+    if not found.pairs:
         return Check(name, "ok", "none of them is a test picture here")
-    named = [f"{first.image} like {second.image}" for first, second in pairs]
-    return Check(
-        name, "note", f"{len({first.image for first, _ in pairs})} test pictures here look like pictures that are learnt there: {_some(named)}"
-    )
+    named = [f"{first.image} like {second.image}" for first, second in found.named]
+    return Check(name, "note", f"{found.images} test pictures here look like pictures that are learnt there: {_some(named, found.pairs)}")
 
 
-def near_duplicates(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> list[tuple[Record, Record]]:
+@dataclass(frozen=True)
+class Alike:
+    """Pairs of images that look like one picture. They are counted and not kept: where thousands are one picture, there are millions of pairs."""
+
+    pairs: int
+    images: int
+    """Images on the first side of at least one pair."""
+    named: tuple[tuple[Record, Record], ...]
+    """The first `NAMED` pairs."""
+
+
+def near_duplicates(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Alike:
     """Pairs of images in different splits whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
     by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
-    return [pair for one, other in combinations(SPLITS, 2) for pair in alike(by_split[one], by_split[other], looks, near_bits)]
+    found = [alike(by_split[one], by_split[other], looks, near_bits) for one, other in combinations(SPLITS, 2)]
+    named = tuple(pair for one in found for pair in one.named)
+    return Alike(sum(one.pairs for one in found), sum(one.images for one in found), named[:NAMED])
 
 
-def alike(first: Sequence[Record], second: Sequence[Record], looks: Mapping[Path, Look], near_bits: int = NEAR_BITS) -> list[tuple[Record, Record]]:
+def alike(first: Sequence[Record], second: Sequence[Record], looks: Mapping[Path, Look], near_bits: int = NEAR_BITS) -> Alike:
     """Pairs of an image of `first` and one of `second` whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
     others = _hashes(second, looks)
-    return [
-        (first[row], second[column])
-        for row, value in enumerate(_hashes(first, looks))
-        for column in np.flatnonzero(np.bitwise_count(others ^ value) <= near_bits).tolist()
-    ]
+    pairs = images = 0
+    named: list[tuple[Record, Record]] = []
+    for row, value in enumerate(_hashes(first, looks)):
+        near = np.flatnonzero(np.bitwise_count(others ^ value) <= near_bits)
+        pairs, images = pairs + near.size, images + (near.size > 0)
+        named += [(first[row], second[column]) for column in near[: NAMED - len(named)].tolist()]
+    return Alike(pairs, images, tuple(named))
 
 
 def _hashes(records: Sequence[Record], looks: Mapping[Path, Look]) -> NDArray[np.uint64]:
     return np.array([int(looks[record.path].hash or "0", 16) for record in records], dtype=np.uint64)
 
 
-def _some(texts: Sequence[str]) -> str:
-    more = len(texts) - NAMED
+def _some(texts: Sequence[str], number: int | None = None) -> str:
+    """The first texts, and how many more there are of `number`, or of all texts."""
+    more = (len(texts) if number is None else number) - NAMED
     return "; ".join(texts[:NAMED]) + (f"; and {more} more" if more > 0 else "")

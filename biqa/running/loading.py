@@ -208,11 +208,10 @@ def note_repeated_pictures(sets: Sequence[_Set], looks: Mapping[Path, Look]) -> 
     for one in sets:
         test = [record for record in one.records if record.split == "test"] if one.tested else []
         for name, records in learnt.items():
-            if name != one.source.card.name and (pairs := alike(test, records, looks)):
-                images = len({record.image for record, _ in pairs})
-                first, other = pairs[0]
+            if name != one.source.card.name and (found := alike(test, records, looks)).pairs:
+                first, other = found.named[0]
                 one.notes.append(
-                    f"{images} of its {len(test)} test images look like images that are trained on in {name} (first: {first.image} like "
+                    f"{found.images} of its {len(test)} test images look like images that are trained on in {name} (first: {first.image} like "
                     f"{other.image}, by perceptual hash). Accuracy on them is not that on unseen content."
                 )
 

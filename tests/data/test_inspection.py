@@ -1,11 +1,12 @@
 """What can be wrong with a data set, made wrong on purpose."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from biqa.data.inspection import inspect, near_duplicates
+from biqa.data.inspection import check_overlap, inspect, near_duplicates
 from biqa.data.record import Card, Record
 from biqa.data.survey import Look
 
@@ -90,6 +91,19 @@ def test_the_same_picture_in_two_splits(bits: int, found: bool) -> None:
     other = int(seen[made[0].path].hash or "", 16) ^ (2**bits - 1)
     seen[made[8].path] = replace(seen[made[8].path], hash=f"{other:016x}")
     seen[made[1].path] = seen[made[0].path]  # twice within one split: no leak
-    named = [(first.image, second.image) for first, second in near_duplicates(made, seen, near_bits=4)]
-    assert named == ([("0.png", "8.png"), ("1.png", "8.png")] if found else [])
+    near = near_duplicates(made, seen, near_bits=4)
+    assert [(first.image, second.image) for first, second in near.named] == ([("0.png", "8.png"), ("1.png", "8.png")] if found else [])
+    assert (near.pairs, near.images) == ((2, 2) if found else (0, 0))
     assert states(made, seen)["overlap"][0] == ("note" if found else "ok")
+
+
+def test_thousands_of_copies_of_one_picture_are_counted_and_not_kept() -> None:
+    made, seen = records(), looks(records())
+    copies = [replace(made[0], image=f"{i}.png", split="train" if i < 3000 else "test") for i in range(4000)]
+    tracemalloc.start()
+    found = near_duplicates(copies, seen, near_bits=4)
+    assert tracemalloc.get_traced_memory()[1] < 2**23  # three million pairs would be 200 MB
+    tracemalloc.stop()
+    assert (found.pairs, found.images) == (3_000_000, 3000)
+    assert [(first.image, second.image) for first, second in found.named] == [("0.png", f"{3000 + i}.png") for i in range(5)]
+    assert check_overlap(copies, seen, near_bits=4).text.endswith("; and 2999995 more")
