@@ -241,6 +241,8 @@ def fitting_stage_ones(config: Mapping[str, Any], runs: Path, stage_class: str) 
     found = []
     for path in sorted(runs.glob("*/config.yaml")):
         folder = RunFolder(path.parent)
+        if not folder.finished or stage_class.encode() not in path.read_bytes():  # to parse a config takes longer, and there may be a thousand
+            continue
         try:
             other = folder.read_config()
         except RunExists:  # something else that lies among the runs
@@ -248,7 +250,6 @@ def fitting_stage_ones(config: Mapping[str, Any], runs: Path, stage_class: str) 
         same = other.get("seed") == config["seed"] and other.get("tuning", {}).get("kind") == config["tuning"]["kind"]
         if (
             same
-            and folder.finished
             and other.get("stage", {}).get("_target_") == stage_class
             and not different(other, config, ("data.", "images.", "model.", "descriptions.", "quantization."))
         ):
