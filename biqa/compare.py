@@ -169,8 +169,11 @@ def option_rows(values: Mapping[str, tuple[Any, Any]]) -> list[list[str]]:
 def sentences(compared: Compared) -> list[str]:
     """What there is to say in words: images won and lost, what else differs, and the answer."""
     from biqa.reporting.pairwise import in_words, tallies
+    from biqa.reporting.result import alarms_of
 
-    said = [] if compared.config else ["Config: nothing differs that matters."]
+    runs = {"A": compared.first, "B": compared.second}
+    said = [f"WARNING: {side}, {dataset}: {text}" for side, run in runs.items() for dataset, text in alarms_of(run.result)]
+    said += [] if compared.config else ["Config: nothing differs that matters."]
     if compared.origin:
         said.append("Made with: " + "; ".join(f"{name} {a} | {b}" for name, (a, b) in compared.origin.items()))
     said += [f"{pair.dataset}: {tally}." for pair in compared.pairs for tally in tallies(pair)]

@@ -40,6 +40,10 @@ class IncompatibleChoice(UserError):
     """Options that cannot go together, or a value that makes no sense."""
 
 
+class NoNumbers(UserError):
+    """A model computes what is no number (NaN, infinity): whatever it says is worth nothing."""
+
+
 class MachineLimit(RuntimeError):
     """Base of what a larger or emptier machine would not have: shown as one message, without a stack trace, exit code 1. The run can go on."""
 

@@ -256,9 +256,15 @@ def facts(scorer: "Scorer", config: PredictConfig, results: "Sequence[Result]") 
 
 def notes(scorer: "Scorer") -> list[str]:
     """What must be known to read the scores."""
+    from biqa.reporting.result import alarms_of
+
+    warnings = [f"WARNING: {scorer.name}, on {dataset}: {text}" for dataset, text in alarms_of(scorer.result)]
     if not scorer.stand_ins:
-        return []
-    return [f"STAND-IN: {scorer.name} has learnt from labels that are no human opinions of those very pictures ({', '.join(scorer.stand_ins)})."]
+        return warnings
+    return [
+        *warnings,
+        f"STAND-IN: {scorer.name} has learnt from labels that are no human opinions of those very pictures ({', '.join(scorer.stand_ins)}).",
+    ]
 
 
 def outcome(results: "Sequence[Result]") -> int:

@@ -126,7 +126,7 @@ def test_a_result_says_what_was_measured_and_where_it_comes_from(four, stage):
     assert {"python", "biqa", "torch", "transformers", "lightning", "hydra-core", "numpy", "scipy", "pandas"} <= result["versions"].keys()
     expected = {
         "images": 12, "trained_on": 0 if stage == "zero_shot" else 24, "fingerprint": images_of(folder).fingerprint,
-        "stand_in": True, "skipped": [], "notes": [],
+        "stand_in": True, "skipped": [], "notes": [], "alarms": [],
     }  # fmt: skip
     assert result["data"] == {"synthetic": expected}
     phases = (

@@ -16,6 +16,33 @@ missing when it could not be parsed; `p_*` the level distribution, `score` its m
 of the image within the data set, missing where there is none."""
 
 
+def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file: Path, *, judged: bool) -> None:
+    """Check that a table holds the images that were to be answered, all and no others, with their quality.
+
+    Args:
+        answers: of one data set.
+        asked: image -> its quality in [0, 1].
+        file: where the table lies, for the message.
+        judged: whether its rows hold a quality: those of stage 1 do not.
+
+    Raises:
+        BadRecord: images are missing, or there are others, or one has another quality.
+    """
+    there = set(answers["image"])
+    missing, others = sorted(asked.keys() - there), sorted(there - asked.keys())
+    again = "Answers of other data are no answers to these: run it again with overwrite=true."
+    if missing or others:
+        first = f"{missing[0]} is not in it" if missing else f"{others[0]} is no test image"
+        raise BadRecord(
+            f"{file}: it holds {len(there)} images and {len(asked)} are to be answered; {len(missing) + len(others)} differ, first: {first}. {again}"
+        )
+    moved = answers.loc[answers["q"] != answers["image"].map(asked), "image"] if judged else answers["image"].iloc[:0]
+    if len(moved):
+        image = moved.iloc[0]
+        there_q = answers.loc[answers["image"] == image, "q"].iloc[0]
+        raise BadRecord(f"{file}: image {image} has quality {there_q:g} in it and {asked[image]:g} in the labels. {again}")
+
+
 def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Rows as a frame in the fixed column order, sorted by image and query, with fixed types."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))

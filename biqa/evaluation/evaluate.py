@@ -19,8 +19,14 @@ Floats = NDArray[np.float64]
 Figures = dict[str, dict[str, dict[str, float]]]
 """{data set: {metric: {"value", "low", "high"}}}"""
 
+NEAR_ONE = 1e-3
+"""By how much the sum of a level distribution may miss 1: the rounding of bfloat16."""
+
 COMPARED = ("srcc", "plcc", "srcc_mean", "plcc_mean", "instability_sampled", "instability_argmax")
 """Metrics that `compare` takes the difference of, where both systems have them."""
+
+SAME_SCORE = 1e-6
+"""Scores of all images that lie so near each other are one score (our choice): they differ by the rounding of float32, whose ranks are chance."""
 
 _ACCURACY = {"srcc": srcc, "krcc": krcc, "plcc": plcc, "plcc_logistic4": plcc_logistic4, "rmse": rmse}
 
@@ -69,7 +75,8 @@ def evaluate(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
     - from all queries: `unparsed`, the percent of answers without a level word; `unscored`, the percent of images whose query 0 has no score.
 
     An image without a score in query 0 (the word scorer met an answer that it could not parse) is left out of the figures from query 0, and an
-    image without any sampled score out of `*_mean`; nothing is put in its place, and `unscored` says how many these are.
+    image without any sampled score out of `*_mean`; nothing is put in its place, and `unscored` says how many these are. A correlation of scores
+    that are all the same is undefined, NaN; `biqa.evaluation.alarms` says so in words.
 
     Args:
         answers: A table with the columns of `biqa.evaluation.answers.COLUMNS`, for one data set or several.
@@ -77,7 +84,8 @@ def evaluate(answers: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
         seed: Of the resamples.
 
     Raises:
-        BadRecord: an image lacks a query or has one twice, has several q or none, or a level is not one of the five words.
+        BadRecord: an image lacks a query or has one twice, has several q or none, a level is not one of the five words, or a score or a level
+            distribution is none.
         IncompatibleChoice: N = 1.
     """
     return {name: _figures(name, arrays, resamples, seed) for name, arrays in answers_by_dataset(answers).items()}
@@ -168,8 +176,10 @@ def _gap(ours: Statistic, theirs: Statistic) -> Statistic:
 
 
 def _of_scored(function: Callable[..., Floats], score: Floats, q: Floats) -> Statistic:
-    """A correlation over the images that have a score."""
+    """A figure over the images that have a score."""
     known = ~np.isnan(score)
+    if known.any() and np.ptp(score[known]) <= SAME_SCORE:
+        score = np.where(known, score[known][0], np.nan)
     return lambda counts: function(score[known], q[known], None if counts is None else _columns(counts, known))
 
 
@@ -206,6 +216,7 @@ def _as_arrays(part: pd.DataFrame, dataset: str) -> Answers:
     q = part["q"].to_numpy(dtype=np.float64).reshape(-1, width)
     _refuse_first(~((q >= 0) & (q <= 1) & (q == q[:, :1])).all(axis=1), images, dataset, "needs one quality q in 0..1, the same in all its rows")
     levels, likeliest = _level_indices(part, dataset).reshape(-1, width), _likeliest(part).reshape(-1, width)
+    _check_distributions(part, dataset)
     scores = part["score"].to_numpy(dtype=np.float64).reshape(-1, width)
     return Answers(
         images=images,
@@ -227,6 +238,18 @@ def _checked_width(part: pd.DataFrame, dataset: str) -> int:
     wrong = np.array([queries != wanted for queries in found.values()])
     _refuse_first(wrong, tuple(found), dataset, f"needs the queries 0..{wanted[-1]}, one row each; a row is missing or there twice")
     return len(wanted)
+
+
+def _check_distributions(part: pd.DataFrame, dataset: str) -> None:
+    """A level distribution is there whole or not at all, and sums to 1; a score lies in 0..1, or there is neither score nor level."""
+    images = tuple(str(image) for image in part["image"])
+    p, score = part[list(PROBABILITIES)].to_numpy(dtype=np.float64), part["score"].to_numpy(dtype=np.float64)
+    missing = np.isnan(p)
+    sound = ((p >= 0) & (p <= 1)).all(axis=1) & (np.abs(p.sum(axis=1) - 1) <= NEAR_ONE)
+    _refuse_first(~sound & ~missing.all(axis=1), images, dataset, "has a level distribution that does not sum to 1")
+    _refuse_first(~np.isnan(score) & ~((score >= 0) & (score <= 1)), images, dataset, "has a score outside 0..1")
+    lost = np.isnan(score) & ~(missing.all(axis=1) & part["level"].isna().to_numpy())
+    _refuse_first(lost, images, dataset, "has a level and no score, as of a model whose numbers are no numbers")
 
 
 def _level_indices(part: pd.DataFrame, dataset: str) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ from biqa.language.levels import LEVELS
 Floats = NDArray[np.float64]
 
 UNPARSED = -1
-"""Index of an answer without a level. It counts as a sixth level: it can be the mode of an image, and it differs from every other level."""
+"""Index of an answer without a level. It counts as a sixth level: it can be the mode of an image, and it differs from every other level. An image
+none of whose answers has a level is not steady for that: it has no figure."""
 
 LEVEL_MEASURES = ("instability", "flip_rate", "pairwise_disagreement", "level_entropy")
 
@@ -34,12 +35,12 @@ def stability(levels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
     levels = np.asarray(levels)
     per_image = level_measures(levels)
     spread = score_std(scores)
-    means = {name: float(values.mean()) for name, values in per_image.items()}
+    means = {name: _mean_of_known(values) for name, values in per_image.items()}
     return {**means, "score_std": _mean_of_known(spread), "unparsed": 100 * float((levels == UNPARSED).mean())}
 
 
 def level_measures(levels: ArrayLike) -> dict[str, Floats]:
-    """Each image's own figures from its N levels, arrays of shape [images].
+    """Each image's own figures from its N levels, arrays of shape [images]; NaN for an image none of whose answers has a level.
 
     With c_k of the N levels equal to k (the five levels and "unparsed"):
 
@@ -63,7 +64,8 @@ def level_measures(levels: ArrayLike) -> dict[str, Floats]:
     agreeing_pairs = (counts * (counts - 1)).sum(axis=1) / (queries * (queries - 1))
     surprise = np.log2(share, out=np.zeros_like(share), where=share > 0)
     values = 100 * (1 - most / queries), 100.0 * (most < queries), 100 * (1 - agreeing_pairs), np.abs((share * surprise).sum(axis=1))
-    return dict(zip(LEVEL_MEASURES, values, strict=True))
+    read = (levels != UNPARSED).any(axis=1)
+    return {name: np.where(read, of_images, np.nan) for name, of_images in zip(LEVEL_MEASURES, values, strict=True)}
 
 
 def score_std(scores: ArrayLike) -> Floats:

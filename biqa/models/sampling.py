@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from biqa.errors import NoNumbers
 from biqa.models.compiled import MULTIPLE, CompiledSteps, CompiledTree
 from biqa.models.memory import Memory, joined
 from biqa.models.tree import NOBODY, Tree, branches, split
@@ -105,7 +106,24 @@ def _widened(value: Tensor) -> Tensor:
 def level_probabilities(vlm: VLM, prompts: Sequence[Prompt], stem: Sequence[int]) -> Tensor:
     """Level distribution after each prompt and the token ids of the stem, in one forward pass: [B, 5], rows sum to 1 (METHOD.md section 4)."""
     ids, mask, image = left_padded([Prompt((*prompt.ids, *stem), prompt.image) for prompt in prompts], vlm.pad_id, vlm.device)
-    return vlm.level_logits(vlm.hidden(ids, mask, image=image)[:, -1]).softmax(-1)
+    probabilities = vlm.level_logits(vlm.hidden(ids, mask, image=image)[:, -1]).softmax(-1)
+    refuse_no_numbers(probabilities)
+    return probabilities
+
+
+def refuse_no_numbers(computed: Tensor) -> None:
+    """Check what a model has made of some prompts, [B, ...]: of NaN the likeliest word is some word, and the answer would look like one.
+
+    Raises:
+        NoNumbers: it is not finite.
+    """
+    sound = computed.isfinite().flatten(1).all(1)
+    if not bool(sound.all()):
+        raise NoNumbers(
+            f"The model computes what is no number (NaN or infinity) for {int((~sound).sum())} of {len(sound)} questions, so that no answer means "
+            f"anything. Its weights have diverged, or do not fit into its type: learn with a smaller tuning.lr, answer with "
+            f"trainer.precision=32-true, or choose model.dtype=bfloat16 in place of float16."
+        )
 
 
 class Answers:
@@ -209,12 +227,16 @@ def sample(
         steps: of this model, compiled; None: they are not.
         lengths: [B * (N + 1)] tokens of each answer, at most max_new_tokens, which then ends there and, whatever the model says, not before: to see
             how long answers of such lengths take. None: the model ends them.
+
+    Raises:
+        NoNumbers: what the model computes is not finite.
     """
     queries = uniform.shape[1] + 1
     ends = vlm.eos_id if lengths is None else NO_TOKEN
     answers = Answers(len(prompts) * queries, lengths or max_new_tokens, vlm.continuation(stem) if stem else [], ends)
     choose = Choice(uniform.to(vlm.device), temperature, top_p)
     tree, hidden = _planted(vlm, prompts, queries, max_new_tokens + len(answers.stem), steps)
+    refuse_no_numbers(hidden)
     after: dict[int, Tensor] = {}
     while True:
         writing = choose.order(answers.writing)
@@ -232,6 +254,7 @@ def sample(
         after |= _last_words(vlm, tree, answers)
         states = torch.stack([after[number] for number in range(len(answers.tokens))])
         probabilities = vlm.level_logits(states).softmax(-1).unflatten(0, (len(prompts), queries))
+        refuse_no_numbers(probabilities)
     texts = [vlm.text(answers.text(number)) for number in range(len(answers.tokens))]
     return SampledTexts([texts[start : start + queries] for start in range(0, len(texts), queries)], probabilities)
 

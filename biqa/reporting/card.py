@@ -108,7 +108,7 @@ def _data(data: Mapping[str, Any]) -> str:
     """Which images, as a table, and what was odd about them."""
     lines = ["| data set | images learnt from | images tested on | fingerprint |", "|---|---|---|---|"]
     lines += [f"| {name} | {of['trained_on']} | {of['images']} | `{of['fingerprint']}` |" for name, of in data.items()]
-    notes = [f"- {name}: {note}" for name, of in data.items() for note in of["notes"]]
+    notes = [f"- {name}: {note}" for name, of in data.items() for note in (*(f"**{text}**" for text in of.get("alarms", ())), *of["notes"])]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

@@ -32,7 +32,7 @@ KEYS = ("schema", "run", "seed", "metrics", "sampling", "data", "config", "versi
 - `run`: name, and the choices model, stage, data, descriptions, tuning, quantization; `seed`;
 - `metrics`: {data set: {metric: {"value", "low", "high"}}}, NaN where undefined (null in the file);
 - `sampling`: repeats (N), temperature (T), top_p; `data`: {data set: {"images" (answered), "trained_on"
-  (training images; 0: none), "fingerprint", "stand_in", "skipped", "notes"}};
+  (training images; 0: none), "fingerprint", "stand_in", "skipped", "notes", "alarms" (what makes its figures mislead; older results have none)}};
 - `config`: the composed config; `versions`, `git_commit`, `hardware` (with the number of processes); `seconds`: wall seconds by phase.
 """
 
@@ -196,6 +196,7 @@ def render_result(result: Mapping[str, Any]) -> Group:
     notes = (
         [f"N = {sampling['repeats']} queries an image at T = {sampling['temperature']:g}, top-p {sampling['top_p']:g}"] if sampling["repeats"] else []
     )
+    warnings = [f"WARNING: {name}: {text}" for name, text in alarms_of(result)]
     stand_ins = [name for name in datasets if result["data"][name]["stand_in"]]
     if stand_ins:
         notes.append(f"STAND-IN: the labels of {', '.join(stand_ins)} are not human opinions of these very images.")
@@ -211,7 +212,12 @@ def render_result(result: Mapping[str, Any]) -> Group:
         for over, images in COUNTED.items()
         if f"accuracy{over}" in figures
     ]
-    return Group(title, table, *by_feature, *(Text(note) for note in notes))
+    return Group(title, table, *by_feature, *(Text(warning, style="bold red") for warning in warnings), *(Text(note) for note in notes))
+
+
+def alarms_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Data set and sentence of all that makes the figures of a result mislead."""
+    return [(name, text) for name, data in result["data"].items() for text in data.get("alarms", ())]
 
 
 def _feature_table(title: str, figures: Mapping[str, Mapping[str, float]], over: str) -> Table:

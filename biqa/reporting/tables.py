@@ -9,7 +9,7 @@ import numpy as np
 
 from biqa.evaluation.bootstrap import difference
 from biqa.reporting import published
-from biqa.reporting.result import FoundRun
+from biqa.reporting.result import FoundRun, alarms_of
 from biqa.reporting.systems import STAGE_NAMES, Measure, System, baseline_of, datasets_of, group_systems, mean_measure, measure_system
 
 Kind = Literal["correlation", "gain", "percent", "points", "number"]
@@ -262,6 +262,7 @@ def measure_cell(measure: Measure | None) -> Cell | None:
 def provenance(study: Study) -> tuple[str, ...]:
     """Notes below a table: what the marks mean, and what made the figures."""
     results = [run.result for run in study.runs]
+    warnings = [f"WARNING: {run.name}, {dataset}: {text}" for run in study.runs for dataset, text in alarms_of(run.result)]
     stand_ins = [dataset for dataset in study.datasets if study.stand_in(dataset)]
     notes = [
         f"[low, high]: 95 % percentile bootstrap over images ({study.resamples} resamples, seed {study.seed}); differences by the paired bootstrap."
@@ -278,7 +279,7 @@ def provenance(study: Study) -> tuple[str, ...]:
     seeds = _distinct(results, lambda result: str(result["seed"]))
     commits = _distinct(results, lambda result: result["git_commit"] or "not in a checkout")
     notes.append(f"Seeds: {seeds}. Top-p: {sampling}. Hardware: {hardware}. Commit: {commits}. Versions: {versions}.")
-    return tuple(notes)
+    return (*warnings, *notes)
 
 
 def _distinct(results: Sequence[dict], text: Callable[[dict], str]) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,8 +100,9 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         answer(serving, folder, stage, trainer, test)
     if first():
         with seconds.phase("evaluate"):
-            metrics = measure(config, folder, corpus)
-        write(config, composed, choices, folder, corpus, metrics=metrics, seconds=seconds, stage=stage)
+            metrics, said = measure(config, folder, corpus)
+        announce(said)
+        write(config, composed, choices, folder, corpus, metrics=metrics, said=said, seconds=seconds, stage=stage)
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,31 @@ def verdict_options(stage: schema.Stage) -> dict[str, Any]:
     return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
 
 
-def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> dict[str, Any]:
-    """Figures by data set, from the answers tables on disk: what a later reading of them gives too."""
-    from biqa.evaluation.answers import read_answers
+def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Figures by data set, from the answers tables on disk: what a later reading of them gives too. And what is to be said loudly of them.
 
-    return {images.card.name: figures(config, corpus, images, read_answers(folder.answers(images.card.name))) for images in corpus.test}
+    Raises:
+        BadRecord: a table does not hold each test image once, with its quality.
+    """
+    from biqa.evaluation.alarms import alarms, alarms_of_descriptions
+    from biqa.evaluation.answers import read_answers, refuse_other_images
+
+    found, said = {}, {}
+    for images in corpus.test:
+        name = images.card.name
+        answers = read_answers(folder.answers(name))
+        asked = {record.image: record.q for record in images.split("test")}
+        refuse_other_images(answers, asked, folder.answers(name), judged=config.stage._target_ != STAGE_ONE)
+        found[name] = figures(config, corpus, images, answers)
+        said[name] = (alarms_of_descriptions if config.stage._target_ == STAGE_ONE else alarms)(answers)
+    return found, said
+
+
+def announce(said: Mapping[str, Sequence[str]]) -> None:
+    """Say loudly, on stderr, what makes figures mislead."""
+    for name, texts in said.items():
+        for text in texts:
+            print(f"WARNING: {name}: {text}", file=sys.stderr)
 
 
 def figures(config: schema.Config, corpus: "Corpus", images: "Images", answers: "pd.DataFrame") -> dict[str, Any]:
@@ -254,6 +275,7 @@ def write(
     corpus: "Corpus",
     *,
     metrics: dict[str, Any],
+    said: Mapping[str, Sequence[str]],
     seconds: Seconds,
     stage: "StageModule",
 ) -> None:
@@ -276,6 +298,7 @@ def write(
                 "stand_in": images.card.stand_in,
                 "skipped": images.skipped,
                 "notes": images.notes,
+                "alarms": list(said.get(images.card.name, ())),
             }
             for images in corpus.sets
         },

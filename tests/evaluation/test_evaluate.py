@@ -111,7 +111,7 @@ def test_nothing_parsed_gives_undefined_figures_and_no_warning(answers):
     found = evaluate(unparse(table, pd.Series(True, index=table.index)), resamples=20)["synthetic"]
     assert all(np.isnan(found[name]["value"]) for name in ("srcc", "krcc", "plcc", "plcc_logistic4", "rmse", "srcc_mean", "score_std"))
     assert found["unparsed"]["value"] == found["unscored"]["value"] == 100
-    assert found["instability_sampled"]["value"] == 0
+    assert np.isnan(found["instability_sampled"]["value"])  # 0 would look like a steady model
 
 
 def test_a_level_word_without_a_distribution_still_counts_as_sampled(answers):
@@ -119,14 +119,14 @@ def test_a_level_word_without_a_distribution_still_counts_as_sampled(answers):
     without = table.assign(**dict.fromkeys(PROBABILITIES, np.nan))
     found = evaluate(without, resamples=20)["synthetic"]
     assert found["instability_sampled"] == evaluate(table, resamples=20)["synthetic"]["instability_sampled"]
-    assert found["instability_argmax"]["value"] == 0
+    assert np.isnan(found["instability_argmax"]["value"])
 
 
 def spoiled(table: pd.DataFrame, how: str) -> pd.DataFrame:
     row = table.query("image == 'image001.png' and query == 2").index[0]
-    changes = {"level": "splendid", "q": 0.123456}
+    changes = {"level": "splendid", "q": 0.123456, "score": np.nan, "p_good": np.nan, "p_fair": 0.9, "score ": np.inf, " score": 1.2}
     if how in changes:
-        return table.assign(**{how: table[how].where(table.index != row, changes[how])})
+        return table.assign(**{how.strip(): table[how.strip()].where(table.index != row, changes[how])})
     if how == "no q":
         return table.assign(q=table["q"].mask(table["image"] == "image001.png"))
     return table.drop(row) if how == "missing" else pd.concat([table, table.loc[[row]]])
@@ -142,6 +142,11 @@ def spoiled(table: pd.DataFrame, how: str) -> pd.DataFrame:
         ("twice", r"image image001\.png needs the queries 0\.\.4, one row each"),
         ("level", r"image image001\.png has a level that is not one of bad, poor, fair, good, excellent"),
         ("q", r"image image001\.png needs one quality q in 0\.\.1, the same in all its rows"),
+        ("score", r"image image001\.png has a level and no score, as of a model whose numbers are no numbers"),
+        ("score ", r"image image001\.png has a score outside 0\.\.1"),
+        (" score", r"image image001\.png has a score outside 0\.\.1"),
+        ("p_good", r"image image001\.png has a level distribution that does not sum to 1"),
+        ("p_fair", r"image image001\.png has a level distribution that does not sum to 1"),
         ("no q", r"image image001\.png needs one quality q in 0\.\.1"),
     ],
 )

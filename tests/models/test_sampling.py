@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from biqa.errors import NoNumbers
 from biqa.models.sampling import draw, left_padded, level_probabilities, next_tokens, sample, uniforms
 from biqa.models.vlm import Prompt
 
@@ -50,6 +51,21 @@ def test_top_p_leaves_the_likeliest_tokens_that_reach_the_mass():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(1000, 4)
     drawn = next_tokens(logits, (torch.arange(1000) + 0.5) / 1000, temperature=1.0, top_p=0.7)
     assert torch.bincount(drawn, minlength=4).tolist() == [625, 375, 0, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_whose_numbers_are_none_answers_nothing(tiny, value):
+    """The likeliest of words that are all NaN is some word, and a level drawn from them is "excellent"."""
+    vlm = tiny(vision=False)
+    asked = [vlm.prompt("Is it sharp?"), vlm.prompt("Is it noisy?")]
+    stem = vlm.opening(STEM.strip())
+    assert level_probabilities(vlm, asked, stem).isfinite().all()
+    with torch.no_grad():
+        vlm.backbone.get_input_embeddings().weight[asked[0].ids[-1]] = value
+    with pytest.raises(NoNumbers, match=r"no number \(NaN or infinity\) for 2 of 2 questions.*smaller tuning\.lr"):
+        level_probabilities(vlm, asked, stem)
+    with pytest.raises(NoNumbers, match="no number"):
+        sample(vlm, asked, torch.zeros(2, 2, 13), **OPTIONS)
 
 
 def test_temperature_sharpens():
