@@ -89,9 +89,11 @@ class RunFolder:
         away = f"Move the folder {self.path} away, or name another."
         try:
             found = OmegaConf.to_container(OmegaConf.load(io.StringIO(yaml_text(self.config))), resolve=False)
-        except (YAMLError, ValueError, OSError, OmegaConfBaseException) as error:  # OSError: OmegaConf's for a file that holds a number
+        # OSError: OmegaConf's for a file that holds a number; ValueError, TypeError: YAML's for dates and keys that are none
+        except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError, RecursionError) as error:
             raise RunExists(f"{self.config} cannot be read: {' '.join(str(error).split())}. {away}") from error
-        if not isinstance(found, dict) or not isinstance(found.get("stage"), dict) or "_target_" not in found["stage"]:
+        stage = found.get("stage") if isinstance(found, dict) else None
+        if not isinstance(stage, dict) or not isinstance(stage.get("_target_"), str):
             raise RunExists(f"{self.config} is no config of a run of biqa. {away}")
         for name, value in flat(plain(found)).items():
             if "${" in str(value):

@@ -5,7 +5,7 @@ import re
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card, Split
-from biqa.data.rows import read_rows
+from biqa.data.rows import quoted, read_rows
 from biqa.errors import BadRecord
 
 FILES: dict[Split, str] = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
@@ -50,7 +50,7 @@ class Biq2021(OfficialSet):
                 name = row.cells["Image Name"]
                 match = NAME.fullmatch(name)
                 if match is None:
-                    raise BadRecord(f'{row.where}: "{name}" is no name of BIQ2021, such as "ss01 (1726).jpg". Use the file of the release.')
+                    raise BadRecord(f'{row.where}: "{quoted(name)}" is no name of BIQ2021, such as "ss01 (1726).jpg". Use the file of the release.')
                 entries.append(
                     Entry(row.where, image=name, file=f"Images/{name}", score=row.number("MOS"), group=name, side=side, subset=match[1].lower())
                 )

@@ -1,6 +1,5 @@
 """Files of conversations about images: how an entry is read, and their answers as description targets (METHOD.md section 7, `file`)."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from biqa.data.record import Record
+from biqa.data.rows import is_there, parse_json
 from biqa.data.targets import TextTargets
 from biqa.data.texts import SHORTEST, OnLeak, TextReport
 from biqa.errors import BadRecord, DatasetNotFound
@@ -83,7 +83,7 @@ def read_entries(file: Path) -> list[Entry]:
         DatasetNotFound: no such file.
         BadRecord: not UTF-8, not JSON (as a download that broke off), no list of objects, or an empty one.
     """
-    if not file.is_file():
+    if not is_there(file):
         raise DatasetNotFound(f"{file}: there is no such file. Give the path of a .json or .jsonl file.")
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -91,9 +91,9 @@ def read_entries(file: Path) -> list[Entry]:
         raise BadRecord(f"{file}: the text is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
     if file.suffix.lower() == ".jsonl" and not text.lstrip().startswith("["):
         lines = enumerate(text.split("\n"), start=1)
-        found = [(f"{file}, row {number}", _json(line, f"{file}, row {number}")) for number, line in lines if line.strip()]
+        found = [(f"{file}, row {number}", parse_json(line, f"{file}, row {number}")) for number, line in lines if line.strip()]
     else:
-        whole = _json(text, str(file))
+        whole = parse_json(text, str(file))
         if not isinstance(whole, list):
             raise BadRecord(
                 f"{file}: this is no list of objects, one an image. Choose a file that is; "
@@ -106,15 +106,6 @@ def read_entries(file: Path) -> list[Entry]:
         if not isinstance(entry, dict):
             raise BadRecord(f'{where}: not an object with keys. Write one object an image, such as {{"image": "a.png", "gt_score": 3.5}}.')
     return [Entry(where, entry) for where, entry in found]
-
-
-def _json(text: str, where: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadRecord(f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}). Was the download complete?") from error
-    except (RecursionError, ValueError) as error:  # brackets or digits by the thousand
-        raise BadRecord(f"{where}: cannot be read as JSON ({error}). Download the file again.") from error
 
 
 @dataclass

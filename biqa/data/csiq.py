@@ -3,7 +3,7 @@
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card
-from biqa.data.rows import Row, read_sheet
+from biqa.data.rows import Row, quoted, read_sheet
 from biqa.errors import BadRecord
 
 WORKBOOKS = ("csiq.DMOS.xlsx", "csiq.beta.xlsx")
@@ -57,7 +57,7 @@ class Csiq(OfficialSet):
 def _entry(row: Row) -> Entry:
     kind = row.cells["dst_type"]
     if kind not in TYPES:
-        raise BadRecord(f'{row.where}, column dst_type: "{kind}" is not one of {", ".join(TYPES)}. Use the workbook of the release.')
+        raise BadRecord(f'{row.where}, column dst_type: "{quoted(kind)}" is not one of {", ".join(TYPES)}. Use the workbook of the release.')
     word, distortion = TYPES[kind]
     reference, level = row.cells["image"], row.whole("dst_lev")
     if not 1 <= level <= 5:

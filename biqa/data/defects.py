@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from biqa.data.record import Record
-from biqa.data.rows import Row, read_rows
+from biqa.data.rows import Row, quoted, read_rows
 from biqa.data.survey import Part
 from biqa.data.targets import Description, Looks, MeasuredTargets, worded
 from biqa.errors import BadRecord
@@ -44,7 +44,7 @@ class DefectTargets:
         for row in read_rows(self.file, ["image", "distortion"]):
             image, kind = row.cells["image"], _kind(row)
             if image in places:
-                raise BadRecord(f"{row.where}: the image {image} stands in {places[image]} already. Keep one word an image.")
+                raise BadRecord(f"{row.where}: the image {quoted(image)} stands in {places[image]} already. Keep one word an image.")
             places[image] = row.where
             self.kinds[image] = kind
 
@@ -75,7 +75,7 @@ def _kind(row: Row) -> int:
     word = row.cells["distortion"]
     if word not in WORDS:
         raise BadRecord(
-            f'{row.where}, column distortion: "{word}" is not one of {", ".join(WORDS)}. Correct it, or take the row out; '
+            f'{row.where}, column distortion: "{quoted(word)}" is not one of {", ".join(WORDS)}. Correct it, or take the row out; '
             f"for images with known distortions choose descriptions=distortions."
         )
     return WORDS.index(word)

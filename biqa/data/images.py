@@ -182,7 +182,7 @@ def _copy_of(path: Path, reduction: Reduction) -> Path | None:
     """Where the reduced copy of a file lies: elsewhere once the file has changed (time or size). None: none are kept, or there is no file."""
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None
     name = hashlib.sha256(repr((VERSION, str(path.absolute()), state.st_mtime_ns, state.st_size)).encode()).hexdigest()[:32]
     return reduction.cache and reduction.cache / "reduced" / str(reduction.shorter_side) / f"{name}.png"

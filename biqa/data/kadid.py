@@ -5,7 +5,7 @@ import re
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card, Split
-from biqa.data.rows import Row, read_rows
+from biqa.data.rows import Row, quoted, read_rows
 from biqa.errors import BadRecord
 from biqa.language.features import KADID_DISTORTIONS
 
@@ -55,12 +55,12 @@ def _entry(row: Row) -> Entry:
     reference, kind, level = (int(part) for part in match.groups()) if match else (0, 0, 0)
     if not (1 <= reference <= REFERENCES and 1 <= kind <= len(KADID_DISTORTIONS) and 1 <= level <= 5):
         raise BadRecord(
-            f'{row.where}: "{name}" is no name of KADID-10k (I01_01_01.png: reference 01..81, type 01..25, level 01..05). '
+            f'{row.where}: "{quoted(name)}" is no name of KADID-10k (I01_01_01.png: reference 01..81, type 01..25, level 01..05). '
             f"Use the file of the release."
         )
     group = f"I{reference:02}.png"
     if row.cells["ref_img"].casefold() != group.casefold():
-        raise BadRecord(f'{row.where}: "{name}" is of the reference {group}, not {row.cells["ref_img"]}. Use the file of the release.')
+        raise BadRecord(f'{row.where}: "{name}" is of the reference {group}, not {quoted(row.cells["ref_img"])}. Use the file of the release.')
     side: Split = "train" if reference <= LAST_TRAINING_REFERENCE else "test"
     return Entry(
         where=row.where, image=name, file=f"images/{name}", score=row.number("dmos"), group=group, std=row.number("var"), side=side,

@@ -7,7 +7,7 @@ from typing import Any
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card, Split
-from biqa.data.rows import Row, read_rows
+from biqa.data.rows import Row, quoted, read_rows
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
 
 SETS = "koniq10k_distributions_sets.csv"
@@ -158,11 +158,13 @@ class Koniq(OfficialSet):
         own: dict[str, float] = {}
         for file, values in attributes.items():
             if number not in values:
-                raise BadRecord(f"{row.where}: {file} has no row for the image {name}. Use the file of the release, or take that file away.")
+                raise BadRecord(f"{row.where}: {file} has no row for the image {quoted(name)}. Use the file of the release, or take that file away.")
             own |= values[number]
         side = row.cells.get("set")
         if side is not None and side not in SIDES:
-            raise BadRecord(f'{row.where}, column set: "{side}" is no split. Expected one of {", ".join(SIDES)}. Use the file of the release.')
+            raise BadRecord(
+                f'{row.where}, column set: "{quoted(side)}" is no split. Expected one of {", ".join(SIDES)}. Use the file of the release.'
+            )
         std = row.number("SD") / 4.0 * (self.card.high - self.card.low)
         return Entry(
             where=row.where, image=name, file=f"{images}/{name}", score=self._score(row), group=name, std=std,
@@ -178,7 +180,9 @@ class Koniq(OfficialSet):
             raise BadRecord(f"{row.where}: there are no votes in c1..c5. Use the file of the release.")
         mean = sum(grade * vote for grade, vote in enumerate(votes, start=1)) / sum(votes)
         if "MOS_zscore" in row.cells and abs(row.number("MOS") - mean) > 0.01:
-            raise BadRecord(f"{row.where}: MOS {row.cells['MOS']} is not the mean of the votes c1..c5 ({mean:.3f}). Use the file of the release.")
+            raise BadRecord(
+                f"{row.where}: MOS {quoted(row.cells['MOS'])} is not the mean of the votes c1..c5 ({mean:.3f}). Use the file of the release."
+            )
         return round(mean, 9)  # shares have 12 digits: so equal means stay equal, and both files give the same
 
 
@@ -193,7 +197,7 @@ def _shares(file: Path) -> Attributes:
     for row in read_rows(file, ["filename", *VOTE_NAMES]):
         number = Path(row.cells["filename"]).stem
         if number in found:
-            raise BadRecord(f"{row.where}: the image {row.cells['filename']} stands in {file.name} twice. Use the file of the release.")
+            raise BadRecord(f"{row.where}: the image {quoted(row.cells['filename'])} stands in {file.name} twice. Use the file of the release.")
         found[number] = {feature: _share(row, column) for column, feature in VOTE_NAMES.items()}
     return found
 
@@ -201,5 +205,5 @@ def _shares(file: Path) -> Attributes:
 def _share(row: Row, column: str) -> float:
     value = row.number(column)
     if not 0 <= value <= 1:  # NaN fails this comparison too
-        raise BadRecord(f"{row.where}, column {column}: {row.cells[column]} is no share of votes 0..1. Use the file of the release.")
+        raise BadRecord(f"{row.where}, column {column}: {quoted(row.cells[column])} is no share of votes 0..1. Use the file of the release.")
     return value

@@ -12,6 +12,7 @@ from biqa.data.conversations import Entry, read_entries
 from biqa.data.import_report import ImportReport, compare_answers, falls
 from biqa.data.layout import Folder
 from biqa.data.record import Record, Split
+from biqa.data.rows import QUOTED_PATH, is_there, number_in, quoted
 from biqa.data.splits import split_by_group
 from biqa.data.table import Table
 from biqa.errors import BadRecord, DatasetNotFound, IncompatibleChoice
@@ -82,12 +83,9 @@ def _number(entry: Entry, key: str) -> float | None:
 
 
 def _as_number(value: Any, entry: Entry, key: str) -> float:  # noqa: ANN401 (whatever JSON holds)
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    raise BadRecord(f"{entry.where}: {value!r} under {key} is not a number. Correct it, or take the entry out.")
+    if isinstance(value, int | float | str) and not isinstance(value, bool) and (number := number_in(str(value))) is not None:
+        return number
+    raise BadRecord(f"{entry.where}: {quoted(repr(value))} under {key} is not a number. Correct it, or take the entry out.")
 
 
 def _expected(entry: Entry) -> float | None:
@@ -223,10 +221,10 @@ class LabelsJson:
         repeated: list[str] = []
         for label in labels:
             path = folder.find(label.image, label.where) or self.root / label.image
-            if self.on_bad_image == "stop" and not path.is_file():
+            if self.on_bad_image == "stop" and not is_there(path):
                 raise BadRecord(
-                    f"{label.where}: the image {path} is missing. Set data.root= to the folder that the image names start from, "
-                    f"or data.on_bad_image=skip to leave such entries out."
+                    f"{label.where}: the image {quoted(str(path), QUOTED_PATH)} is missing. Set data.root= to the folder that the image names "
+                    f"start from, or data.on_bad_image=skip to leave such entries out."
                 )
             first = placed.setdefault(path, label)
             if first.side != label.side:
@@ -244,12 +242,13 @@ class LabelsJson:
         if self.group is None:
             return label.image
         found = self.group.search(PurePosixPath(label.image).name)
-        if found is None:
+        part = found and found[1 if self.group.groups else 0]
+        if part is None:  # the bracket may belong to an alternative that was not taken
             raise BadRecord(
                 f"{label.where}: data.group={self.group.pattern} finds nothing in the file name of {label.image}. "
                 f"Give a pattern that fits all images."
             )
-        return (found[1] if self.group.groups else found[0]).casefold()
+        return part.casefold()
 
     def _refuse_overlap(self, labels: Sequence[Label], groups: Sequence[str]) -> None:
         first: dict[str, Label] = {}

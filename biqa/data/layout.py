@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
+from biqa.data.rows import quoted
 from biqa.errors import BadRecord, DatasetNotFound
 
 ARCHIVES = {".zip": "unzip", ".rar": "unrar x", ".7z": "7z x", ".tar": "tar xf", ".gz": "tar xf", ".tgz": "tar xf", ".xz": "tar xf"}
@@ -37,7 +38,9 @@ class Folder:
         if not asked.parts:
             raise BadRecord(f"{where or self.path}: there is an empty name. Correct the row, or take it out.")
         if asked.anchor or ".." in asked.parts:
-            raise BadRecord(f'{where or self.path}: "{name}" leads out of {self.path}. Names must be relative to that folder. Correct the row.')
+            raise BadRecord(
+                f'{where or self.path}: "{quoted(name)}" leads out of {self.path}. Names must be relative to that folder. Correct the row.'
+            )
         found = self.path
         for part in asked.parts:
             actual = self._look_up(found, part)

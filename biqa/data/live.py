@@ -13,6 +13,7 @@ from biqa.data.layout import Folder
 from biqa.data.matlab import read_names, read_numbers
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card
+from biqa.data.rows import quoted
 from biqa.errors import BadRecord, IncompatibleChoice
 
 COUNTS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -27,7 +28,7 @@ KINDS = {
     "fastfading": ("jpeg2000_errors", "receiver SNR", -1),
 }
 """Folder -> biqa's distortion; the parameter in its info.txt; 1: a higher one distorts more, -1: a lower one."""
-LINE = re.compile(r"\S+\s+(?P<image>img\d+\.bmp)\s+(?P<parameter>[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)", re.IGNORECASE)
+LINE = re.compile(r"\S+\s+(?P<image>img\d+\.bmp)\s+(?P<parameter>[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?)", re.IGNORECASE)
 ADVICE = "Use the file of the official archive, or take it away to do without known distortions."
 
 VERSIONS = {
@@ -162,7 +163,7 @@ def _parameters(file: Path, place: str) -> dict[str, float]:
             continue
         match = LINE.fullmatch(line.strip())
         if match is None:
-            raise BadRecord(f'{file}, line {number}: "{line.strip()}" is not such as "bikes.bmp img7.bmp 0.25". {ADVICE}')
+            raise BadRecord(f'{file}, line {number}: "{quoted(line)}" is not such as "bikes.bmp img7.bmp 0.25". {ADVICE}')
         image = f"{place}/{match['image'].lower()}"
         if image in values:
             raise BadRecord(f"{file}, line {number}: {match['image']} has a line already. {ADVICE}")

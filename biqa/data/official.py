@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from biqa.data.layout import Folder, find_folder
 from biqa.data.record import Card, Record, Split
+from biqa.data.rows import QUOTED_PATH, quoted
 from biqa.data.splits import split_by_group
 from biqa.errors import BadRecord, IncompatibleChoice
 
@@ -141,7 +142,8 @@ class OfficialSet(ABC):
             path = folder.path / entry.file
             if self.on_bad_image == "stop":
                 raise BadRecord(
-                    f"{entry.where}: the image {path} is missing. Unpack the release again, or set data.on_bad_image=skip to leave such images out."
+                    f"{entry.where}: the image {quoted(str(path), QUOTED_PATH)} is missing. Unpack the release again, or set "
+                    f"data.on_bad_image=skip to leave such images out."
                 )
         card = self.card
         return Record(

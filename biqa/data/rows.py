@@ -2,13 +2,21 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from biqa.errors import BadRecord, DatasetNotFound
+
+QUOTED, QUOTED_PATH = 80, 400
+"""Letters of a cell and of a path that a message shows, at most: an unclosed quote makes a cell of half a file."""
+
+MOST_CELLS = 500_000
+"""Of a sheet, empty ones included; that of SPAQ, the largest, has 78,000."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,12 @@ class Row:
         Raises:
             BadRecord: it is not a number.
         """
-        try:
-            return float(self.cells[column])
-        except ValueError as error:
-            hint = " Write a decimal point, not a comma." if "," in self.cells[column] else " Correct it, or take the row out."
-            raise BadRecord(f'{self.where}: "{self.cells[column]}" in column {column} is not a number.{hint}') from error
+        text = self.cells[column]
+        number = number_in(text)
+        if number is None:
+            hint = " Write a decimal point, not a comma." if "," in text else " Correct it, or take the row out."
+            raise BadRecord(f'{self.where}: "{quoted(text)}" in column {column} is not a number.{hint}')
+        return number
 
     def whole(self, column: str) -> int:
         """The cell as a whole number; a spreadsheet may have it as 3.0.
@@ -40,8 +49,29 @@ class Row:
         """
         value = self.number(column)
         if not value.is_integer():
-            raise BadRecord(f'{self.where}: "{self.cells[column]}" in column {column} is not a whole number. Correct it, or take the row out.')
+            raise BadRecord(
+                f'{self.where}: "{quoted(self.cells[column])}" in column {column} is not a whole number. Correct it, or take the row out.'
+            )
         return int(value)
+
+
+def number_in(text: str) -> float | None:
+    """What a text says as a number, None where it says none. Python's own "3_5" for 35 is none: it is a slip of the hand for 3.5."""
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def quoted(text: str, most: int = QUOTED) -> str:
+    """A text as a message shows it: in one line, and the first letters of a long one."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
+def is_there(file: Path) -> bool:
+    """Whether there is such a file. A name that no file system takes (too long, with a zero byte) is that of no file."""
+    return os.path.isfile(file)  # Path.is_file raises OSError for such a name
 
 
 def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
@@ -57,7 +87,7 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
         DatasetNotFound: no such file, an unknown ending, or a column is missing (the message lists those found).
         BadRecord: not UTF-8, not JSON, two columns of one name, a row with too few or too many cells, or no row at all.
     """
-    if not file.is_file():
+    if not is_there(file):
         raise DatasetNotFound(f"{file}: there is no such file. Give the path of a .csv, .tsv, .jsonl or .json file.")
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows, ".json": _json_rows}
     if file.suffix.lower() not in readers:
@@ -76,7 +106,7 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[Row]:
             advice = "Name the columns of your file in the config."
             if len(row.cells) == 1 and ";" in next(iter(row.cells)):
                 advice = "Its cells are parted by semicolons: save it with commas, or with tabs as .tsv."
-            raise DatasetNotFound(f"{row.where}: no column {', '.join(missing)}; found {', '.join(row.cells)}. {advice}")
+            raise DatasetNotFound(f"{row.where}: no column {', '.join(missing)}; found {quoted(', '.join(row.cells), QUOTED_PATH)}. {advice}")
     return rows
 
 
@@ -98,7 +128,7 @@ def read_sheet(file: Path, sheet: str, columns: Sequence[str], header: int = 1) 
     names = lines[header - 1] if len(lines) >= header else []
     missing = [column for column in columns if column not in names]
     if missing:
-        found = ", ".join(name for name in names if name) or "none"
+        found = quoted(", ".join(name for name in names if name), QUOTED_PATH) or "none"
         raise DatasetNotFound(f"{place}, row {header}: no column {', '.join(missing)}; found {found}. Use the file of the release.")
     twice = [column for column in columns if names.count(column) > 1]
     if twice:
@@ -123,10 +153,24 @@ def _sheet_lines(file: Path, sheet: str) -> list[list[str]]:
             sheets = workbook.sheetnames
             if sheet in sheets:
                 workbook[sheet].reset_dimensions()  # some programs write a wrong size, and rows would be cut to it
-                return [["" if cell is None else str(cell).strip() for cell in line] for line in workbook[sheet].iter_rows(values_only=True)]
+                return _few_lines(file, workbook[sheet].iter_rows(values_only=True))
+    except (BadRecord, MemoryError):
+        raise
     except Exception as error:  # the reader fails in many ways on a damaged file
         raise BadRecord(f"{file}: cannot be read as a workbook ({error}). Unpack or download it again.") from error
     raise DatasetNotFound(f'{file}: there is no sheet "{sheet}"; found {", ".join(sheets) or "none"}. Use the file of the release.')
+
+
+def _few_lines(file: Path, lines: Iterable[tuple[object, ...]]) -> list[list[str]]:
+    """The cells of a sheet as texts. A row's number may be any: those before it would be made up until memory ends."""
+    found: list[list[str]] = []
+    places = 0
+    for line in lines:
+        places += 1 + len(line)
+        if places > MOST_CELLS:
+            raise BadRecord(f"{file}: the sheet has more than {MOST_CELLS:,} places for cells. Unpack or download it again.")
+        found.append(["" if cell is None else str(cell).strip() for cell in line])
+    return found
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
@@ -148,22 +192,48 @@ def _jsonl_rows(file: Path) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig") as handle:
         for number, line in enumerate(handle, start=1):
             if line.strip():
-                yield _object_row(_json(line, f"{file}, row {number}"), f"{file}, row {number}")
+                yield _object_row(parse_json(line, f"{file}, row {number}"), f"{file}, row {number}")
 
 
 def _json_rows(file: Path) -> Iterator[Row]:
-    entries = _json(file.read_text(encoding="utf-8-sig"), str(file))
+    entries = parse_json(file.read_text(encoding="utf-8-sig"), str(file))
     if not isinstance(entries, list):
         raise BadRecord(f"{file}: a .json file must hold a list of objects. For one object a line, name it .jsonl.")
     for number, entry in enumerate(entries, start=1):
         yield _object_row(entry, f"{file}, row {number}")
 
 
-def _json(text: str, where: str) -> object:
+def parse_json(text: str, where: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """What a text of JSON holds.
+
+    Args:
+        text: one value.
+        where: file, or file and row, for messages.
+
+    Raises:
+        BadRecord: not JSON, a key that stands twice in one object, half of a letter (an escape such as \\ud83d without its second half, which nothing
+            can write out again), or brackets or digits by the thousand.
+    """
     try:
-        return json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once_each)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise BadRecord(f"{where}: not JSON ({error.msg} at column {error.colno}). Correct it.") from error
+        raise BadRecord(f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}). Was the download complete?") from error
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"{where}: half of a letter stands there ({error.object[error.start]!a}). Write whole letters.") from error
+    except (RecursionError, ValueError) as error:
+        raise BadRecord(f"{where}: cannot be read as JSON ({error}). Correct it, or download the file again.") from error
+    return found
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice JSON's readers would silently take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {quoted(next(key for key in keys if keys.count(key) > 1))} stands twice in one object")
+    return found
 
 
 def _object_row(entry: object, where: str) -> Row:

@@ -180,7 +180,7 @@ State = tuple[int, int]
 def _state(path: Path) -> State | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None
     return status.st_mtime_ns, status.st_size
 

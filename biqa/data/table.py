@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from biqa.data.record import Card, Record, Split
-from biqa.data.rows import Row, read_rows
+from biqa.data.rows import QUOTED_PATH, Row, is_there, quoted, read_rows
 from biqa.data.splits import split_by_group
 from biqa.errors import BadRecord, IncompatibleChoice
 
@@ -101,9 +101,9 @@ class Table:
     def _record(self, row: Row, group: str, side: Split) -> Record:
         name = row.cells[self.image]
         path = self.root / name
-        if self.on_bad_image == "stop" and not path.is_file():
+        if self.on_bad_image == "stop" and not is_there(path):
             raise BadRecord(
-                f"{row.where}: the image {path} is missing. Set data.root= to the folder of the images, "
+                f"{row.where}: the image {quoted(str(path), QUOTED_PATH)} is missing. Set data.root= to the folder of the images, "
                 f"or data.on_bad_image=skip to leave such rows out."
             )
         score = row.number(self.score)
@@ -137,7 +137,7 @@ class Table:
             if not name:
                 raise BadRecord(f"{row.where}: the column {self.image} is empty. Name the image file, or take the row out.")
             if name in seen:
-                raise BadRecord(f"{row.where}: the image {name} stands in {seen[name]} already. Keep one row an image, with its mean score.")
+                raise BadRecord(f"{row.where}: the image {quoted(name)} stands in {seen[name]} already. Keep one row an image, with its mean score.")
             seen[name] = row.where
 
     def _sides(self, rows: Sequence[Row], groups: Sequence[str]) -> list[Split]:
@@ -149,11 +149,11 @@ class Table:
         for row, group in zip(rows, groups, strict=True):
             word = row.cells[self.split]
             if word.lower() not in SPLIT_WORDS:
-                raise BadRecord(f'{row.where}, column {self.split}: "{word}" is no split. Write one of {", ".join(SPLIT_WORDS)}.')
+                raise BadRecord(f'{row.where}, column {self.split}: "{quoted(word)}" is no split. Write one of {", ".join(SPLIT_WORDS)}.')
             side = SPLIT_WORDS[word.lower()]
             if first.setdefault(group, side) != side:
                 raise BadRecord(
-                    f"{row.where}: the group {group} lies in {first[group]} and in {side}, so test images would be known from training. "
+                    f"{row.where}: the group {quoted(group)} lies in {first[group]} and in {side}, so test images would be known from training. "
                     f"Give all its rows one split, or leave data.split out to draw one by group."
                 )
             sides.append(side)

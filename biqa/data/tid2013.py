@@ -5,6 +5,7 @@ import re
 from biqa.data.layout import Folder
 from biqa.data.official import Entry, OfficialSet, Release
 from biqa.data.record import Card
+from biqa.data.rows import number_in, quoted
 from biqa.errors import BadRecord, DatasetNotFound
 
 LABELS = "mos_with_names.txt"
@@ -67,11 +68,10 @@ class Tid2013(OfficialSet):
 def _entry(line: str, where: str) -> Entry:
     match = LINE.fullmatch(line)
     if match is None or not 1 <= int(match["kind"]) <= len(TYPES) or not 1 <= int(match["level"]) <= 5:
-        raise BadRecord(f'{where}: "{line}" is not a score and a name such as "5.51429 I01_01_1.bmp". Use the file of the release.')
-    try:
-        score = float(match["score"])
-    except ValueError as error:
-        raise BadRecord(f'{where}: "{match["score"]}" is not a number. Use the file of the release.') from error
+        raise BadRecord(f'{where}: "{quoted(line)}" is not a score and a name such as "5.51429 I01_01_1.bmp". Use the file of the release.')
+    score = number_in(match["score"])
+    if score is None:
+        raise BadRecord(f'{where}: "{quoted(match["score"])}" is not a number. Use the file of the release.')
     name, kind, level = match["name"], TYPES[int(match["kind"]) - 1], int(match["level"])
     strength = STRENGTHS[kind][level - 1] if kind in STRENGTHS else level
     return Entry(

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
-from pyarrow import ArrowInvalid
+from pandas.api.types import is_float_dtype, is_integer_dtype
 
 from biqa.errors import BadRecord
 from biqa.language.levels import LEVELS
 
 PROBABILITIES = tuple(f"p_{level}" for level in LEVELS)
-COLUMNS = ("dataset", "image", "query", "description", "level", *PROBABILITIES, "score", "q", "subset")
+NUMBERS = (*PROBABILITIES, "score", "q")
+COLUMNS = ("dataset", "image", "query", "description", "level", *NUMBERS, "subset")
 """`query` 0 is the greedy answer, 1..N the sampled ones. `level` is the word of the answer (sampled at temperature T; arg-max for query 0), or
 missing when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]; `subset` the source
 of the image within the data set, missing where there is none."""
@@ -36,7 +37,7 @@ def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file:
         raise BadRecord(
             f"{file}: it holds {len(there)} images and {len(asked)} are to be answered; {len(missing) + len(others)} differ, first: {first}. {again}"
         )
-    moved = answers.loc[answers["q"] != answers["image"].map(asked), "image"] if judged else answers["image"].iloc[:0]
+    moved = answers.loc[answers["q"] != answers["image"].map(dict(asked)), "image"] if judged else answers["image"].iloc[:0]
     if len(moved):
         image = moved.iloc[0]
         there_q = answers.loc[answers["image"] == image, "q"].iloc[0]
@@ -46,7 +47,7 @@ def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file:
 def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Rows as a frame in the fixed column order, sorted by image and query, with fixed types."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    floats = dict.fromkeys((*PROBABILITIES, "score", "q"), "float64")
+    floats = dict.fromkeys(NUMBERS, "float64")
     frame = frame.astype({"query": "int64", **floats})
     return frame.sort_values(["dataset", "image", "query"], kind="stable", ignore_index=True)
 
@@ -55,7 +56,7 @@ def write_answers(frame: pd.DataFrame, path: Path) -> None:
     """Write under a temporary name beside the target, then rename: a killed run leaves no half table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".parquet.tmp")
-    frame.to_parquet(temporary, index=False)
+    frame.to_parquet(temporary, index=False, write_page_checksum=True)
     temporary.replace(path)
 
 
@@ -63,13 +64,21 @@ def read_answers(path: Path) -> pd.DataFrame:
     """Read an answers table back.
 
     Raises:
-        BadRecord: it is damaged, or columns are missing; the message lists those found.
+        BadRecord: it is damaged, columns are missing (the message lists those found), or a column holds something else.
     """
     try:
-        frame = pd.read_parquet(path)
-    except (ArrowInvalid, OSError) as error:
-        raise BadRecord(f"{path}: cannot be read ({error}). Run that run again with overwrite=true.") from error
+        frame = pd.read_parquet(path, page_checksum_verification=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # the reader fails in many ways on a damaged file
+        raise BadRecord(f"{path}: cannot be read ({type(error).__name__}: {error}). Run that run again with overwrite=true.") from error
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
-        raise BadRecord(f"{path}: columns {', '.join(missing)} are missing; found {', '.join(frame.columns)}. Is this an answers table of biqa?")
+        found = ", ".join(map(str, frame.columns))
+        raise BadRecord(f"{path}: columns {', '.join(missing)} are missing; found {found}. Is this an answers table of biqa?")
+    holds = {"query": is_integer_dtype, **dict.fromkeys(NUMBERS, is_float_dtype)}
+    wrong = [column for column, right in holds.items() if not right(frame[column].dtype)]
+    wrong += [column for column in ("dataset", "image") if not all(isinstance(value, str) for value in frame[column])]
+    if wrong:
+        raise BadRecord(f"{path}: the column {wrong[0]} holds something else than an answers table does. Run that run again with overwrite=true.")
     return frame.loc[:, list(COLUMNS)]

@@ -233,7 +233,7 @@ def _as_arrays(part: pd.DataFrame, dataset: str) -> Answers:
 def _checked_width(part: pd.DataFrame, dataset: str) -> int:
     """N + 1, after a check that each image has the queries 0..N once each."""
     queries = part["query"].to_numpy(dtype=np.int64)
-    wanted = list(range(int(queries.max()) + 1))
+    wanted = list(range(min(max(int(queries.max()), 0), len(part)) + 1))  # a damaged one may say anything
     found = {str(image): list(rows["query"]) for image, rows in part.groupby("image", sort=True)}
     wrong = np.array([queries != wanted for queries in found.values()])
     _refuse_first(wrong, tuple(found), dataset, f"needs the queries 0..{wanted[-1]}, one row each; a row is missing or there twice")

@@ -263,7 +263,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
         (b"[]", r"train\.json: the file has no entries\. Give one object an image"),
         (b'[{"image": "a.png", "gt_score": 3}, "b.png"]', r"train\.json, entry 2: not an object with keys"),
         ('[{"image": "é.png"}]'.encode("latin-1"), r"train\.json: the text is not UTF-8 .*Save it as UTF-8"),
-        (b"[" * 200_000, r"train\.json: cannot be read as JSON .*Download the file again"),
+        (b"[" * 200_000, r"train\.json: cannot be read as JSON .*download the file again"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
