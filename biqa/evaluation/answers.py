@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_integer_dtype
 
@@ -37,7 +38,7 @@ def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file:
         raise BadRecord(
             f"{file}: it holds {len(there)} images and {len(asked)} are to be answered; {len(missing) + len(others)} differ, first: {first}. {again}"
         )
-    moved = answers.loc[answers["q"] != answers["image"].map(dict(asked)), "image"] if judged else answers["image"].iloc[:0]
+    moved = answers.loc[answers["q"].to_numpy() != np.array([asked[image] for image in answers["image"]]), "image"] if judged else answers["image"].iloc[:0]
     if len(moved):
         image = moved.iloc[0]
         there_q = answers.loc[answers["image"] == image, "q"].iloc[0]

@@ -168,8 +168,8 @@ def test_a_result_of_brackets(run: RunFolder) -> None:
     [
         ("query", 2**40, r"needs the queries 0\.\."),  # MemoryError
         ("query", -5, r"needs the queries 0\.\."),  # IndexError where all are
-        ("score", float("inf"), r"has a score that is not within 0\.\.1"),  # RuntimeWarning, and NaN
-        ("p_good", 7.0, r"has a probability that is not within 0\.\.1"),  # taken
+        ("score", float("inf"), r"has a score outside 0\.\.1"),  # RuntimeWarning, and NaN
+        ("p_good", 7.0, r"has a level distribution that does not sum to 1"),  # taken
     ],
 )
 def test_an_answers_table_with_any_number(run: RunFolder, column: str, value: float, message: str) -> None:
