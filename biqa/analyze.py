@@ -110,7 +110,7 @@ def analyze(config: AnalyzeConfig) -> None:
         chosen_device(config.accelerator)
     from biqa.stages.limits import limits_in_words
 
-    with limits_in_words(opened[0].folder.path):
+    with limits_in_words(opened[0].folder.path, then="the same command goes on"):
         look(config, dict(zip(labels(opened), opened, strict=True)))
 
 

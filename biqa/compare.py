@@ -24,12 +24,12 @@ if __name__ == "__main__":
     show_text(__doc__, sys.argv[1:])
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biqa.errors import IncompatibleChoice
+from biqa.files import Unwritten, write_whole
 
 if TYPE_CHECKING:
     from biqa.reporting.pairwise import Pair
@@ -182,19 +182,17 @@ def sentences(compared: Compared) -> list[str]:
 
 
 def write(compared: Compared, file: Path, options: CompareOptions) -> None:
-    """The same as Markdown, CSV or JSON, under a temporary name first.
+    """The same as Markdown, CSV or JSON.
 
     Raises:
+        Unwritten: the disk is full, or takes nothing.
         IncompatibleChoice: the file cannot be written.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text(compared, file.suffix, options), encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, text(compared, file.suffix, options))
+    except Unwritten:
+        raise
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise IncompatibleChoice(f"out={file} cannot be written ({error.strerror}). Choose a file in a folder that you may write to.") from error
 
 

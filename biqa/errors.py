@@ -44,12 +44,24 @@ class NoNumbers(UserError):
     """A model computes what is no number (NaN, infinity): whatever it says is worth nothing."""
 
 
+class Diverged(UserError):
+    """Training gives a loss or weights that are no numbers: it cannot go on with these options. What was learnt before is kept."""
+
+
 class MachineLimit(RuntimeError):
     """Base of what a larger or emptier machine would not have: shown as one message, without a stack trace, exit code 1. The run can go on."""
 
 
 class NoDiskSpace(MachineLimit):
     """A file cannot be written: no space, no quota, or larger than files may be."""
+
+
+class DiskFault(MachineLimit):
+    """A file cannot be written or read: the disk or its server fails, or takes nothing any more."""
+
+
+class WorkerDied(MachineLimit):
+    """A process that this one has started for a part of the work was killed."""
 
 
 class OutOfMemory(MachineLimit):

@@ -27,6 +27,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from biqa import config as schema
 from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import BadRecord, IncompatibleChoice, UserError
+from biqa.files import flush, raise_unwritten, told_as
 
 if TYPE_CHECKING:
     from biqa.data.inspection import Check
@@ -150,12 +151,14 @@ def write(out: Path, name: str, usable: "list[Record]", checks: "list[Check]", d
 
     Raises:
         IncompatibleChoice: `out` cannot be made a folder.
+        Unwritten: the disk is full, or takes nothing.
     """
     from biqa.reporting.data_figures import draw_contact_sheet, draw_histogram
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        raise_unwritten(error, out)
         raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
     lines = [
         {"image": record.image, "split": record.split, "q": record.q, "description": target.text, "features": target.features}
@@ -164,13 +167,15 @@ def write(out: Path, name: str, usable: "list[Record]", checks: "list[Check]", d
     ]
     for left in out.glob(".unfinished-*"):  # by a call that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as temporary:
+    with told_as(out), tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as temporary:
         place = Path(temporary)
         (place / "checks.json").write_text(json.dumps([asdict(check) for check in checks], indent=2) + "\n", encoding="utf-8")
         (place / "targets.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
         if usable:
             draw_histogram(name, usable).savefig(place / "figure.png", dpi=150)
             draw_contact_sheet(name, usable).savefig(place / "contact_sheet.png", dpi=110)
+        for file in place.iterdir():
+            flush(file)
         for file in place.iterdir():
             file.replace(out / file.name)
 

@@ -26,6 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from biqa.config import config_directory, unknown_options
 from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.files import raise_unwritten, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +110,7 @@ def report(config: ReportConfig) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        raise_unwritten(error, out)
         raise IncompatibleChoice(f"out={out} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
     write_tables(tables, out)
     drawn = best_of(study)
@@ -189,14 +191,12 @@ def command_of(config: ReportConfig) -> str:
 
 
 def write_tables(tables: "Sequence[Table]", out: Path) -> None:
-    """table.md, table.tex and table.csv, each under a temporary name first."""
+    """table.md, table.tex and table.csv, each whole or not at all."""
     from biqa.reporting.formats import csv_text, latex, markdown
 
     texts = {"table.md": "\n".join(map(markdown, tables)), "table.tex": "\n".join(map(latex, tables)), "table.csv": csv_text(tables)}
     for name, text in texts.items():
-        temporary = out / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out / name)
+        write_whole(out / name, text)
 
 
 if __name__ == "__main__":

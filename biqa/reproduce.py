@@ -169,7 +169,7 @@ def estimate(studies: "Sequence[PlannedStudy]") -> dict[Path, Cost]:
         SystemExit: the dry run was refused, with its exit code: so would the run be.
         NoDiskSpace: the disk below `runs` is not enough.
     """
-    from biqa.planning.machine import nearest_folder
+    from biqa.files import nearest_folder
     from biqa.reporting.estimate import amount, duration
 
     costs: dict[Path, Cost] = {}

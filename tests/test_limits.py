@@ -183,9 +183,10 @@ def test_no_memory_for_the_model(run, tmp_path):
 
 
 def test_what_counts_as_full_and_what_does_not():
-    assert disk_error(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))) == "Disk quota exceeded"
+    assert disk_error(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))) == errno.EDQUOT
     assert disk_error(OSError(errno.EACCES, "no")) is None
-    assert disk_error(ValueError("os error 5")) is None
+    assert disk_error(ValueError("os error 13")) is None
+    assert disk_error(ValueError("I/O error: Input/output error (os error 5)")) == errno.EIO
     assert memory_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
     assert memory_error(MemoryError())
     assert not memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

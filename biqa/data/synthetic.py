@@ -21,6 +21,7 @@ from biqa.data.recipes import MIXTURE, PLACE, USERS_MIXTURE, Recipe, divide, dra
 from biqa.data.record import SPLITS, Card, Record, Split
 from biqa.data.references import Reference, fingerprint, folder_references, image_files, photographs
 from biqa.errors import DatasetNotFound, IncompatibleChoice
+from biqa.files import raise_unwritten, told_as
 
 VERSION = 1
 """Of the generator. A change that moves pixels or labels raises it, so that no old cache is taken for the new data."""
@@ -176,7 +177,8 @@ class Synthetic:
         """Make images and labels under a temporary name, which is gone if this ends early, and rename at last.
 
         Raises:
-            IncompatibleChoice: nothing can be written to the root.
+            IncompatibleChoice: nothing may be written to the root.
+            Unwritten: the disk is full, or takes nothing.
         """
         references = self._references()
         sides = divide(references, self.seed)
@@ -185,10 +187,11 @@ class Synthetic:
             self.root.mkdir(parents=True, exist_ok=True)
             temporary = tempfile.TemporaryDirectory(dir=self.root, prefix=".unfinished-")
         except OSError as error:
+            raise_unwritten(error, self.root)
             raise IncompatibleChoice(
                 f"data.root={self.root}: images cannot be written there ({error.strerror}). Choose a folder that you may write to."
             ) from error
-        with temporary as name:
+        with told_as(folder), temporary as name:
             place = Path(name) / "set"
             (place / "images").mkdir(parents=True)
             self._write_images(recipes, references, place / "images")

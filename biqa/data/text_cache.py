@@ -10,6 +10,7 @@ from pathlib import Path
 from biqa.data.contents import TABLE as FILES
 from biqa.data.contents import contents
 from biqa.errors import TeacherUnavailable
+from biqa.files import raise_unwritten
 
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
@@ -30,7 +31,8 @@ class TextCache:
         folder: made where it is not there.
 
     Raises:
-        TeacherUnavailable: from here and from every method: the file is damaged, or cannot be written.
+        TeacherUnavailable: from here and from every method: the file is damaged, or may not be written.
+        Unwritten: likewise: the disk is full, or takes nothing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,6 +40,7 @@ class TextCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            raise_unwritten(error, folder)
             raise TeacherUnavailable(
                 f"{folder} cannot be made ({error.strerror}). Choose a folder that you may write to: descriptions.cache=."
             ) from error
@@ -85,7 +88,8 @@ class TextCache:
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as connection, connection:
                 yield connection
-        except sqlite3.OperationalError as error:  # locked for long, read-only, disk full, or somebody else's tables
+        except sqlite3.OperationalError as error:  # locked for long, read-only, or somebody else's tables
+            raise_unwritten(error, self.file)
             raise TeacherUnavailable(f"{self.file} cannot be used: {error}. Mend that, or choose another folder: descriptions.cache=.") from error
         except sqlite3.DatabaseError as error:
             raise TeacherUnavailable(

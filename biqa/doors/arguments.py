@@ -19,10 +19,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from biqa.config.checks import did_you_mean, nearest
 from biqa.errors import IncompatibleChoice, MachineLimit, UserError
+from biqa.files import AGAIN, disk_limit
 
 T = TypeVar("T")
 
@@ -51,6 +53,11 @@ def open_light_door(main: Callable[[Sequence[str]], int]) -> None:
     except BrokenPipeError:  # `biqa ls | head` has seen enough; what is left must not be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        if (limit := disk_limit(error, Path(), AGAIN)) is None:
+            raise
+        print(limit, file=sys.stderr)
+        code = 1
     raise SystemExit(code)
 
 

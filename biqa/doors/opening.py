@@ -37,6 +37,7 @@ from biqa.config.checks import did_you_mean, nearest
 from biqa.config.identity import flat
 from biqa.doors.sweeps import failed_job, missing_launcher
 from biqa.errors import IncompatibleChoice, MachineLimit, UserError
+from biqa.files import AGAIN, disk_limit
 from biqa.runs import plain
 
 P = ParamSpec("P")
@@ -83,7 +84,10 @@ def user_errors(task: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             print("Stopped by SIGINT.", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
-        except Exception:
+        except Exception as error:
+            if limit := disk_limit(error, Path(), AGAIN):
+                print(limit, file=sys.stderr)
+                raise SystemExit(1) from error
             # Hydra would keep it until the last job of a sweep has run, and lose it when another one exits before that
             traceback.print_exc()
             raise SystemExit(1) from None

@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.api.types import is_float_dtype, is_integer_dtype
 
 from biqa.errors import BadRecord
+from biqa.files import write_whole
 from biqa.language.levels import LEVELS
 
 PROBABILITIES = tuple(f"p_{level}" for level in LEVELS)
@@ -54,11 +55,8 @@ def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
 
 
 def write_answers(frame: pd.DataFrame, path: Path) -> None:
-    """Write under a temporary name beside the target, then rename: a killed run leaves no half table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".parquet.tmp")
-    frame.to_parquet(temporary, index=False, write_page_checksum=True)
-    temporary.replace(path)
+    """Write a table whole or not at all: a killed run leaves no half of it."""
+    write_whole(path, frame.to_parquet(index=False, write_page_checksum=True))
 
 
 def read_answers(path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from biqa.errors import IncompatibleChoice
 from biqa.evaluation.answers import PROBABILITIES
+from biqa.files import write_whole
 from biqa.finished.opened import OpenedRun
 from biqa.language.levels import LEVELS, level_index, score_of
 from biqa.language.lexicon import read
@@ -256,10 +257,8 @@ def _features(answers: pd.DataFrame) -> list[Mapping[str, int] | None]:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_suffix(".parquet.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    """Write it, whole or not at all."""
+    write_whole(path, table.to_parquet(index=False))
 
 
 ANALYSES: Mapping[str, Callable[[Task], dict[str, Any]]] = {

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.files import write_whole
 from biqa.finished.opened import OpenedRun
 from biqa.reporting.figures import write_figure
 from biqa.reporting.formats import MISSING
@@ -125,9 +126,7 @@ def narrow_tables(shown: Shown) -> Iterator[PageTable]:
 def write_tables(shown: Shown) -> None:
     """Write tables.md: all tables in Markdown."""
     file = shown.first.folder.path / "analysis" / "tables.md"
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("\n".join(map(markdown, narrow_tables(shown))), encoding="utf-8")
-    temporary.replace(file)
+    write_whole(file, "\n".join(map(markdown, narrow_tables(shown))))
 
 
 def _parted(table: PageTable) -> Iterator[PageTable]:

@@ -1,9 +1,7 @@
 """Which weights learn, and how weights are written and read back: safetensors only, in formats that transformers and PEFT load without biqa."""
 
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +13,7 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.files import whole_folder
 from biqa.models.base import fingerprint
 from biqa.models.dropout import prepare_lora
 from biqa.models.peft_format import is_adapted, read_adapter, write_adapter
@@ -131,7 +130,7 @@ def save_weights(vlm: VLM, folder: Path, *, write: bool = True) -> None:
     if not write:
         return
     disable_progress_bar()
-    with _whole_or_not_at_all(folder / ("adapter" if is_adapted(vlm) else "model")) as place:
+    with whole_folder(folder / ("adapter" if is_adapted(vlm) else "model"), lambda: written_bytes(vlm)) as place:
         if is_adapted(vlm):
             write_adapter(vlm, place, **options)
         else:
@@ -167,19 +166,9 @@ def save_merged(vlm: VLM, folder: Path) -> None:
     dtype = vlm.model.get_input_embeddings().weight.dtype
     merged = backbone.merge_and_unload().to(dtype)
     disable_progress_bar()
-    with _whole_or_not_at_all(folder) as place:
+    with whole_folder(folder, sum({value.data_ptr(): value.nbytes for value in merged.state_dict().values()}.values())) as place:
         merged.save_pretrained(place, save_original_format=False)
         vlm.processor.save_pretrained(place)
-
-
-@contextmanager
-def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
-    """A folder under a temporary name, which takes the place of `target` once it is written."""
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    yield temporary
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
 
 
 def _whole_state(vlm: VLM, *, keep: bool) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
 from biqa.errors import IncompatibleChoice, NoDiskSpace
-from biqa.planning.machine import nearest_folder
+from biqa.files import nearest_folder
 from biqa.planning.rehearsal import Rehearsal
 from biqa.reporting.estimate import Estimate, amount, render_estimate, write_estimate
 from biqa.running.processes import placed

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from shutil import disk_usage
 
 WRITTEN = 16 * 2**20
 """Bytes that are written to see how fast a disk is."""
@@ -24,17 +23,6 @@ def memory_held() -> tuple[dict[str, int], dict[str, int]]:
         gpu = max(range(torch.cuda.device_count()), key=torch.cuda.max_memory_allocated)
         held["gpu"], there["gpu"] = torch.cuda.max_memory_allocated(gpu), torch.cuda.get_device_properties(gpu).total_memory
     return held, there
-
-
-def nearest_folder(path: Path) -> Path:
-    """A folder, or the one where it would be made."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-
-
-def free_for(path: Path) -> int:
-    """Bytes that are free for a folder. What it holds already counts as free: it is a part of what will be written, or goes."""
-    held = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-    return disk_usage(nearest_folder(path)).free + held
 
 
 def written_a_second(folder: Path) -> float:

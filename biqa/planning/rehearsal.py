@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from biqa import config as schema
-from biqa.planning.machine import free_for, memory_held, nearest_folder, written_a_second
+from biqa.files import free_for, nearest_folder
+from biqa.planning.machine import memory_held, written_a_second
 from biqa.reporting.estimate import Estimate, amount
 from biqa.running.processes import devices_named
 from biqa.running.training import Ready, Seconds, figures, make_ready, verdict_options

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -19,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.files import write_whole
 from biqa.running.processes import die_with_the_parent
 
 if TYPE_CHECKING:
@@ -223,10 +225,8 @@ class Study:
             + [trial.user_attrs.get(name, "") for name in ("run", "error")]
             for trial in trials
         ]
-        temporary = self.folder / "trials.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([columns, *rows])
-        temporary.replace(self.folder / "trials.csv")
+        csv.writer(text := StringIO()).writerows([columns, *rows])
+        write_whole(self.folder / "trials.csv", text.getvalue())
         table = Table(*columns[:-2], title=f"{self.folder}: {self.take} {self.metric} of the validation split")
         for row in rows:
             table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row[:-2]))

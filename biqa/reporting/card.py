@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from biqa.config import choice_of
+from biqa.files import write_whole
 from biqa.language.levels import LEVELS, WEIGHTS
 from biqa.language.prompts import STEM
 from biqa.reporting.card_program import needed, program, prompt_of
@@ -35,7 +36,7 @@ PAPER = "[arXiv 2512.09555](https://arxiv.org/abs/2512.09555)"
 
 
 def write_cards(run: Path, result: Mapping[str, Any], vlm: "VLM") -> None:
-    """Write the card of every folder of weights in a run's folder; each under a temporary name first.
+    """Write the card of every folder of weights in a run's folder, each whole or not at all.
 
     Args:
         run: the folder.
@@ -44,9 +45,7 @@ def write_cards(run: Path, result: Mapping[str, Any], vlm: "VLM") -> None:
     """
     for kind in KINDS:
         if (run / kind).is_dir():
-            temporary = run / kind / f"{CARD}.tmp"
-            temporary.write_text(card(kind, result, vlm), encoding="utf-8")
-            temporary.replace(run / kind / CARD)
+            write_whole(run / kind / CARD, card(kind, result, vlm))
 
 
 def card(kind: str, result: Mapping[str, Any], vlm: "VLM") -> str:

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from biqa.files import write_whole
 from biqa.reporting.published import INSTABILITY_SETS
 from biqa.reporting.systems import System, load_answers
 from biqa.reporting.tables import Study
@@ -106,12 +108,11 @@ def draw_figure(study: Study) -> Figure:
 
 
 def write_figure(figure: Figure, png: Path, svg: Path) -> None:
-    """Write both formats, each under a temporary name first. The same figures give the same bytes: no date, fixed ids."""
+    """Write both formats, each whole or not at all. The same figures give the same bytes: no date, fixed ids."""
     with mpl.rc_context(STYLE):
         for path, metadata in ((png, None), (svg, {"Date": None})):
-            temporary = path.with_suffix(path.suffix + ".tmp")
-            figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=metadata)
-            temporary.replace(path)
+            figure.savefig(drawn := BytesIO(), format=path.suffix[1:], dpi=200, metadata=metadata)
+            write_whole(path, drawn.getvalue())
 
 
 def _draw_scores(figure: Figure, layout: Layout, study: Study) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from biqa.files import write_whole
+
 TEMPLATE = "page.html.jinja"
 THUMBNAIL = 320
 """Longer side of a picture on the page, in pixels."""
@@ -131,14 +133,12 @@ class Page:
 
 
 def write_page(path: Path, content: Page) -> None:
-    """Write the page, under a temporary name first."""
+    """Write the page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     text = environment.get_template(TEMPLATE).render(page=content)
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text)
 
 
 def thumbnail(image: Image.Image) -> str:

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -13,6 +15,7 @@ from biqa.data.record import Reduction
 from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.evaluation.predictions import Prediction, Unreadable
+from biqa.files import raise_unwritten
 from biqa.reporting.page import THUMBNAIL, Card, Cards, Page, PageTable, Section, thumbnail, write_page
 
 if TYPE_CHECKING:
@@ -146,14 +149,21 @@ class Whole:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self.stream.close()
-        finally:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
             if error is None:
                 self.temporary.replace(self.path)
-            elif self.number:
+        except OSError as wrong:
+            error = wrong
+            raise_unwritten(wrong, self.path)
+            raise
+        finally:
+            with suppress(OSError):  # it tries once more to write what did not fit
+                self.stream.close()
+            if error is not None and self.number:
                 print(f"What was there until then, {self.number} pictures, is in {self.temporary}.", file=sys.stderr)
-            else:
-                self.temporary.unlink()
+            elif error is not None:
+                self.temporary.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path, *, overwrite: bool, option: str) -> Path:
@@ -161,6 +171,7 @@ def temporary_name(path: Path, *, overwrite: bool, option: str) -> Path:
 
     Raises:
         IncompatibleChoice: it is there already, it is a folder, or it cannot be written.
+        Unwritten: the disk is full, or takes nothing.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -172,6 +183,7 @@ def temporary_name(path: Path, *, overwrite: bool, option: str) -> Path:
         temporary.touch()
         temporary.unlink()
     except OSError as error:
+        raise_unwritten(error, path)
         reason = f"{path.parent} is no folder" if isinstance(error, FileExistsError) else error.strerror
         raise IncompatibleChoice(f"{option}={path} cannot be written ({reason}). Choose a place that you may write to.") from error
     return temporary

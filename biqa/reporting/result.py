@@ -20,6 +20,7 @@ from rich.text import Text
 import biqa
 from biqa.config.reading import read_json
 from biqa.errors import BadRecord, RunNotFound
+from biqa.files import write_whole
 from biqa.reporting.intervals import interval_text
 
 RESULT_NAME = "result.json"
@@ -94,11 +95,8 @@ def json_text(values: Mapping[str, Any]) -> str:
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write `json_text` under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json_text(values), encoding="utf-8")
-    temporary.replace(path)
+    """Write `json_text`, whole or not at all."""
+    write_whole(path, json_text(values))
 
 
 def read_result(path: Path) -> dict[str, Any]:

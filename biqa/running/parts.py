@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from biqa.files import whole_file, write_whole
+
 T = TypeVar("T")
 
 Row = Mapping[str, Any]
@@ -103,17 +105,13 @@ def rows_in_parts(work: Sequence[T], make: Callable[[T], Sequence[Row]], table: 
 
 def _write(rows: Iterable[Row], part: Path) -> None:
     """Whole or not at all."""
-    temporary = part.with_suffix(".tmp")
-    pd.DataFrame([dict(row) for row in rows]).to_parquet(temporary, index=False)
-    temporary.replace(part)
+    write_whole(part, pd.DataFrame([dict(row) for row in rows]).to_parquet(index=False))
 
 
 def _join(parts: Sequence[Path], table: Path) -> None:
     """One table of all parts. Those without rows have no columns and are passed over; a column that one part has only empty takes their type."""
     kept = [part for part in parts if pq.read_metadata(part).num_columns]
-    temporary = table.with_suffix(".parquet.tmp")
     schema = pa.unify_schemas([pq.read_schema(part).remove_metadata() for part in kept], promote_options="permissive") if kept else pa.schema([])
-    with pq.ParquetWriter(temporary, schema) as writer:
+    with whole_file(table, sum(part.stat().st_size for part in kept)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for part in kept:
             writer.write_table(pq.read_table(part).cast(schema))
-    temporary.replace(table)

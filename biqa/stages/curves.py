@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers.logger import Logger
 
+from biqa.files import told_as, write_whole
 from biqa.stages.together import gathered
 
 
@@ -51,7 +53,7 @@ class CurveLogger(Logger):
         if set(row) - set(self.columns):
             self.columns = [*self.columns, *sorted(set(row) - set(self.columns))]
             self._write(self.rows())
-        with self.file.open("a", newline="", encoding="utf-8") as file:
+        with told_as(self.file), self.file.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     @rank_zero_only
@@ -71,13 +73,10 @@ class CurveLogger(Logger):
         return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.file)
+        writer = csv.DictWriter(text := StringIO(), self.columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.file, text.getvalue())
 
 
 class TrainingLoss(L.Callback):

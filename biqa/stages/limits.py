@@ -1,12 +1,11 @@
-"""When the machine is not enough: which errors mean a full disk or no memory, and what was being done when memory ran out."""
+"""When the machine is not enough: a full disk or none, no memory, and what was being done when memory ran out."""
 
-import errno
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, cast
 
 import lightning as L
@@ -15,35 +14,22 @@ from torch import Tensor
 from biqa.data.collate import Batch
 from biqa.data.images import image_of
 from biqa.data.module import Item
-from biqa.errors import MachineLimit, NoDiskSpace, OutOfMemory
+from biqa.errors import MachineLimit, OutOfMemory, UserError, WorkerDied
+from biqa.files import disk_fault, disk_limit, not_written
 from biqa.models.vlm import VLM
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, no quota, or a file larger than `ulimit -f` allows."""
-FULL_IN_WORDS = re.compile(r"os error (\d+)")
-"""How safetensors says it."""
+WORKER_DIED = re.compile(r"DataLoader worker \(pid.*?(?:killed by signal: (\w[\w ]*)|exited unexpectedly)|unable to \w+ .*</torch_")
+"""How torch says that a process which loads images is gone, or that there is no shared memory for it."""
+WORKER_SAID = re.compile(r"Caught (\w+) in DataLoader worker process.*^biqa\.errors\.\1: (.*)", re.DOTALL | re.MULTILINE)
+"""How torch says what such a process has raised: with its stack trace before it."""
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED")
 """How torch says it on CUDA and on the CPU."""
 GO_ON = "the same command with ckpt=last goes on"
-"""With a run, once there is room on the disk."""
+"""With a run, once the disk takes files."""
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it came from: torch's writer raises one of its own when the file below it fails."""
-    inner: BaseException | None = error
-    while inner is not None:
-        yield inner
-        inner = inner.__cause__ or inner.__context__
-
-
-def disk_error(error: BaseException) -> str | None:
-    """The system's words for a full disk when that is what went wrong, else None."""
-    for inner in _chain(error):
-        said = FULL_IN_WORDS.search(str(inner))
-        number = inner.errno if isinstance(inner, OSError) else int(said[1]) if said else None
-        if number in FULL:
-            return (getattr(inner, "strerror", None) or str(inner)).splitlines()[0]
-    return None
+disk_error = disk_fault
+"""The system's number of what is wrong with a disk, None where that is not what went wrong."""
 
 
 def memory_error(error: BaseException) -> bool:
@@ -59,22 +45,9 @@ def size_of(value: object) -> int:
     return sum(map(size_of, inner))
 
 
-def no_disk_space(path: Path, reason: str, needed: int | None = None, then: str = GO_ON) -> NoDiskSpace:
-    """The error to raise when `path` could not be written.
-
-    Args:
-        path: the file, or the folder where it would lie.
-        reason: the system's words.
-        needed: its size in bytes, where that is known.
-        then: what to do once there is room.
-    """
-    place = next(folder for folder in (path, *path.parents) if folder.is_dir())
-    free = disk_usage(place).free
-    size = f"it takes about {needed} bytes ({needed / 2**20:.1f} MB), " if needed else ""
-    return NoDiskSpace(
-        f"{path} cannot be written: {reason}. {size[:1].upper()}{size[1:]}{free} bytes ({free / 2**20:.1f} MB) are free there. "
-        f"What was written before is whole. Make room, and {then}."
-    )
+def no_disk_space(path: Path, number: int, needed: int | None = None) -> MachineLimit:
+    """The error to raise when a file of a run that can go on could not be written, for a reason with that number (`disk_error`)."""
+    return not_written(path, number, needed=needed, then=GO_ON)
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory:
@@ -85,6 +58,20 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
         "or a smaller model."
     ]
     return OutOfMemory(f"Out of memory ({said[:200]}).\n" + "\n".join(notes))
+
+
+def worker_died(signal: str | None, then: str) -> WorkerDied:
+    """The error to raise when a process that loads or makes images is gone.
+
+    Args:
+        signal: what killed it, in torch's words; None: not known.
+        then: what to do.
+    """
+    killed = f"A process that loads images was killed{f' ({signal})' if signal else ''}."
+    return WorkerDied(
+        f"{killed} Was there too little memory, or shared memory (df -h /dev/shm; in a container: docker run --ipc=host)? What helps: a smaller "
+        f"trainer.workers, trainer.cache_mb or images.workers. {then[:1].upper()}{then[1:]}."
+    )
 
 
 class BatchInMemory(L.Callback):
@@ -154,7 +141,8 @@ def _learned(batch: Batch, vlm: VLM) -> str:
 
 @contextmanager
 def limits_in_words(folder: Path, then: str = GO_ON) -> Iterator[None]:
-    """Raise `NoDiskSpace` or `OutOfMemory` in place of what libraries raise then.
+    """Raise `NoDiskSpace`, `DiskFault`, `OutOfMemory` or `WorkerDied` in place of what libraries raise then; of what a process that loads
+    images has found, the message alone.
 
     Args:
         folder: where files are written.
@@ -164,10 +152,16 @@ def limits_in_words(folder: Path, then: str = GO_ON) -> Iterator[None]:
         yield
     except MachineLimit:
         raise
+    except UserError as error:
+        if said := WORKER_SAID.search(str(error)):
+            raise type(error)(said[2]) from error
+        raise
     except Exception as error:
-        if reason := disk_error(error):
-            named = getattr(error, "filename", None)
-            raise no_disk_space(Path(named) if isinstance(named, str) else folder, reason, then=then) from error
+        died = WORKER_DIED.search(str(error))
+        if died or isinstance(error, BrokenProcessPool):
+            raise worker_died(died[1] if died else None, then) from error
+        if limit := disk_limit(error, folder, then):
+            raise limit from error
         if memory_error(error):
             raise out_of_memory(error) from error
         raise

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from biqa.data.module import Item
 from biqa.errors import RunNotFound
+from biqa.files import write_whole
 from biqa.language.levels import soft_target
 from biqa.language.prompts import JOINT
 from biqa.models.vlm import VLM
@@ -47,10 +48,8 @@ class Regression:
         return features.astype(np.float64) @ self.weights + self.offset
 
     def write(self, file: Path) -> None:
-        """Under a temporary name, then renamed."""
-        temporary = file.with_suffix(".tmp")
-        save_file({"weights": self.weights, "offset": np.array([self.offset])}, temporary)
-        temporary.replace(file)
+        """Whole or not at all."""
+        write_whole(file, save({"weights": self.weights, "offset": np.array([self.offset])}))
 
     @classmethod
     def read(cls, file: Path) -> "Regression":

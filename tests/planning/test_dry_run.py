@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from biqa import config as schema
 from biqa.data.collate import IGNORED
 from biqa.errors import BadRecord, IncompatibleChoice
+from biqa.files import free_for
 from biqa.models.features import FeatureStore
 from biqa.models.sampling import NO_TOKEN, Answers
 from biqa.planning.dry_run import refuse_no_file
-from biqa.planning.machine import free_for
 from biqa.planning.rehearsal import Rehearsal, alone
 from biqa.reporting.estimate import Estimate, amount, duration, read_estimate, write_estimate
 from biqa.reporting.result import read_result
@@ -289,7 +289,7 @@ def test_a_run_that_was_begun_is_told_from_its_start(run, real, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_told_before(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("biqa.planning.machine.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr("biqa.files.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     full = run(tmp_path, "a", "stage=zero_shot", f"estimate={tmp_path / FILE}")
     assert full.code == 1
     assert re.fullmatch(rf"{tmp_path / 'a'} takes about [\d.]+ kB, and 1 kB are free there\. Make room, or choose another runs=FOLDER\.", full.err)
@@ -393,7 +393,7 @@ def test_the_one_process_takes_the_first_device_that_is_named(devices, one):
 def test_what_a_folder_holds_is_free_for_it(tmp_path, monkeypatch):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "weights").write_bytes(bytes(500))
-    monkeypatch.setattr("biqa.planning.machine.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000 if path == tmp_path else -1))
+    monkeypatch.setattr("biqa.files.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000 if path == tmp_path else -1))
     assert free_for(tmp_path) == 1500
     assert free_for(tmp_path / "new" / "run") == 1000
 
