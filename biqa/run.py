@@ -26,7 +26,9 @@ from omegaconf import DictConfig, OmegaConf
 from biqa import config as schema
 from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.doors.sweeps import in_order
+from biqa.running.alone import alone
 from biqa.running.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.running.room import refuse_checkpoint_without_room
 from biqa.running.stopping import goes_on_here, signals, stoppable
 from biqa.running.training import logged
 from biqa.runs import RunFolder, plain
@@ -97,22 +99,36 @@ def finish(config: schema.Config, composed: DictConfig, choices: Mapping[str, st
     folder = RunFolder(Path(config.runs) / config.name)
     if goes_on_here(folder.path):
         config = replace(config, ckpt="last", overwrite=False)
-    if decide(lambda: folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite)):
+
+    def finished() -> bool:
+        return folder.open(plain(OmegaConf.to_container(composed)), resume=config.ckpt == "last", overwrite=config.overwrite)
+
+    there = decide(finished)
+    if not there:
+        decide(lambda: refuse_checkpoint_without_room(config, folder))
+    if not there or config.export.merge:
+        with alone(folder, decide):
+            if not there and not decide(finished):  # again: another run may have begun it, or ended it, before the folder was locked
+                work(config, composed, choices, folder)
+            if config.export.merge:
+                decide(lambda: export(config, composed, folder))
+    if there:
         print(f"{folder.path} is finished already; its result follows. Add overwrite=true to run it again.")
-    else:
-        devices, gpus = processes_of(config)
-        start_here = not placed(os.environ) and (devices > 1 or config.strategy.kind.startswith("deepspeed"))
-        with stoppable(folder, signals(config.trainer.requeue_signal)):
-            if start_here:
-                launch(devices, logged, config, composed, choices, folder, gpus=gpus)
-            else:
-                logged(config, composed, choices, folder)
-    if config.export.merge:
-        decide(lambda: export(config, composed, folder))
     result = decide(lambda: read_result(folder.result))
     Console().print(render_result(result))
     first = next(iter(result["metrics"].values()))
     return first["srcc"]["value"] if "srcc" in first else None
+
+
+def work(config: schema.Config, composed: DictConfig, choices: Mapping[str, str], folder: RunFolder) -> None:
+    """Train and measure, here or in processes that are started here."""
+    devices, gpus = processes_of(config)
+    start_here = not placed(os.environ) and (devices > 1 or config.strategy.kind.startswith("deepspeed"))
+    with stoppable(folder, signals(config.trainer.requeue_signal)):
+        if start_here:
+            launch(devices, logged, config, composed, choices, folder, gpus=gpus)
+        else:
+            logged(config, composed, choices, folder)
 
 
 def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> None:

@@ -20,6 +20,7 @@ from biqa.config.checks import did_you_mean, nearest
 from biqa.config.identity import flat, may_change
 from biqa.config.reading import yaml_text
 from biqa.errors import RunExists, RunNotFound
+from biqa.files import write_whole
 
 STAGE_ONE = "biqa.stages.perception.Perception"
 """`_target_` of stage 1."""
@@ -45,6 +46,11 @@ class RunFolder:
     def job(self) -> Path:
         """Number of the cluster's job that began the run, if one did; there before the config, so that no run is begun without it."""
         return self.path / "job"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the run that is at work here (`biqa.running.alone`); gone when it has ended."""
+        return self.path / "lock"
 
     @property
     def checkpoints(self) -> Path:
@@ -112,7 +118,7 @@ class RunFolder:
         place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise RunExists(f"{self.path} cannot be made: {place} is no folder that you may write to. Choose another runs=.")
-        if not self.path.exists() or not any(path != self.job for path in self.path.iterdir()):
+        if not self.path.exists() or not any(path not in (self.job, self.lock) for path in self.path.iterdir()):
             return False
         if not self.config.is_file():
             raise RunExists(f"{self.path} is there already and is no run folder (it has no config.yaml). Choose another name= or runs=.")
@@ -133,14 +139,16 @@ class RunFolder:
 
     def start(self, config: Mapping[str, Any], *, overwrite: bool = False, job: str | None = None) -> None:
         """Make the folder (with `overwrite` anew, once `open` has agreed) and write into it the job that this is, if any, and the config."""
-        if overwrite:
-            shutil.rmtree(self.path, ignore_errors=True)
+        if overwrite and self.path.is_dir():
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path != self.lock:
+                    path.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         if job is not None:
-            self.job.write_text(job, encoding="utf-8")
-        temporary = self.config.with_suffix(".tmp")
-        OmegaConf.save(OmegaConf.create(dict(config)), temporary)
-        temporary.replace(self.config)
+            write_whole(self.job, job)
+        write_whole(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 (OmegaConf's own return type)

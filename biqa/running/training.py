@@ -66,12 +66,15 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     from biqa.models.learning import learning_summary
     from biqa.running.answering import answer, described_items
     from biqa.running.building import build_data, build_stage, build_trainer, training_length
+    from biqa.running.room import refuse_model_without_room
     from biqa.running.serving import Serving
-    from biqa.stages.together import first, rank
+    from biqa.stages.together import first, from_first, rank
 
     seconds = Seconds()
     ready = make_ready(config, composed, choices, folder, seconds)
     stage_one, vlm, corpus = ready.stage_one, ready.vlm, ready.corpus
+    answers = sum(len(images.split("test")) for images in corpus.test) * (config.sampling.repeats + 1)
+    from_first(lambda: refuse_model_without_room(config, folder, vlm, answers=answers))
     if first():
         folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
 
@@ -127,6 +130,7 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
 
     from biqa.running.building import quiet, weights_to_start_from
     from biqa.running.loading import load_corpus
+    from biqa.running.room import refuse_model_without_room
     from biqa.stages.together import from_first
 
     quiet()
@@ -135,6 +139,8 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
     weights = weights_to_start_from(config, default=stage_one)
     with seconds.phase("build"):  # before the data: a choice that will not do must not cost the time of making or reading images
         vlm = sound_model(config, composed, folder, stage_one, weights)
+    if not (config.dry_run or config.estimate):  # which say more, and then the same
+        from_first(lambda: refuse_model_without_room(config, folder, vlm))
     with seconds.phase("data"):
         corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
     print_notes(corpus)
