@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -227,6 +229,12 @@ class DataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Batch | list[Item], device: torch.device, dataloader_idx: int) -> Batch | list[Item]:
         """Training batches move as a whole, while the device is at work on others; items to answer are read on the host."""
         return batch.to(device, non_blocking=True) if isinstance(batch, Batch) else batch
+
+    def images_of(self, epoch: int, batch: int) -> list[str]:
+        """Names of the images of this process's training batch of that number, from 0, in an epoch."""
+        order = copy(self.batches)
+        order.epoch, order.start = epoch, 0
+        return [self.train.items[place].record.image for place in next(islice(order, batch, None)) if place >= 0]
 
     def _on_gpu(self) -> bool:
         """Whether batches go to a GPU, which reads pinned memory by itself."""

@@ -33,6 +33,7 @@ from biqa.stages.base import StageModule
 from biqa.stages.checkpoint_files import AtomicCheckpointIO
 from biqa.stages.checkpoints import Checkpoints
 from biqa.stages.curves import Progress, TrainingLoss
+from biqa.stages.divergence import OnlyNumbers
 from biqa.stages.features import KnownImages
 from biqa.stages.limits import BatchInMemory
 from biqa.stages.strategies import build_strategy, precision_of
@@ -266,7 +267,7 @@ def build_trainer(
     options = composed.trainer
     checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
     loss = TrainingLoss()
-    own = [loss, checkpoints, *([Progress(loss)] if options.progress else [])]
+    own = [OnlyNumbers(folder.checkpoints), loss, checkpoints, *([Progress(loss)] if options.progress else [])]
     callbacks: list[L.Callback] = [BatchInMemory(), *(own if instead is None else instead)]
     settings: dict[str, Any] = dict(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
