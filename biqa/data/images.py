@@ -33,8 +33,18 @@ VERSION = 1
 
 
 def image_of(record: Record) -> Image.Image:
-    """The image of a record as the model sees it: everything that wants its pixels gets them here."""
-    return load_image(record.path, record.reduction)
+    """The image of a record as the model sees it: everything that wants its pixels gets them here.
+
+    Raises:
+        BadRecord: it could be read when all images were looked at, and cannot any more.
+    """
+    try:
+        return load_image(record.path, record.reduction)
+    except BadRecord as error:
+        raise BadRecord(
+            f"Image {record.image}: {error} It could be read when this command looked at all images. Put it back as it was: "
+            f"then the same command goes on (biqa run: with ckpt=last)."
+        ) from error
 
 
 def load_image(path: Path, reduction: Reduction | None = None) -> Image.Image:
