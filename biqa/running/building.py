@@ -27,7 +27,7 @@ from biqa.models.tree import branches
 from biqa.models.vlm import VLM
 from biqa.running.instantiate import allowed, make
 from biqa.running.processes import STARTED_HERE
-from biqa.running.stopping import signals
+from biqa.running.stopping import ending, signals
 from biqa.runs import RunFolder, different, find_run, plain
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoint_files import AtomicCheckpointIO
@@ -265,7 +265,7 @@ def build_trainer(
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     options = composed.trainer
-    checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=signals(options.requeue_signal))
+    checkpoints = Checkpoints(folder.checkpoints, options.checkpoint_steps, requeue=(*signals(options.requeue_signal), *ending()))
     loss = TrainingLoss()
     own = [OnlyNumbers(folder.checkpoints), loss, checkpoints, *([Progress(loss)] if options.progress else [])]
     callbacks: list[L.Callback] = [BatchInMemory(), *(own if instead is None else instead)]

@@ -265,7 +265,7 @@ def _one_of(place: int, total: int, folder: Path, gpus: bool, level: int, work: 
     """A process: do the work, or leave word of what went wrong."""
     die_with_the_parent()
     logging.getLogger().setLevel(level)  # Hydra has set it in the one that started this
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # may reach every process; the one that started them hands it on as SIGTERM
     raised = None
     try:

@@ -28,6 +28,10 @@ from typing import Any
 
 from biqa.runs import RunFolder
 
+ENDING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What ends a run as SIGINT and SIGTERM do, where nobody has said what else it does (`nohup` has, of SIGHUP): the system would end it without a
+checkpoint when a terminal is closed or a batch system warns."""
+
 
 def job(environment: Mapping[str, str] = os.environ) -> str | None:
     """The job that this process is part of, as `scontrol` names it (`12`, in an array `12_3`), or submitit's on this machine; None: no job."""
@@ -51,14 +55,21 @@ def goes_on_here(folder: Path) -> bool:
     return restarted and begun.is_file() and begun.read_text(encoding="utf-8") == job()
 
 
+def stop(number: int, _: FrameType | None) -> None:
+    """End what is being done, wherever it stands."""
+    from biqa.stages.checkpoints import Stopped
+
+    raise Stopped(number)
+
+
+def ending() -> tuple[int, ...]:
+    """Those of `ENDING` that are awaited: what training takes over, to end after a step."""
+    return tuple(number for number in ENDING if signal.getsignal(number) is stop)
+
+
 @contextmanager
 def awaited(numbers: tuple[int, ...]) -> Iterator[None]:
     """Signals without a handler end what is inside with `Stopped`, wherever it stands; training takes them over and ends after a step."""
-    from biqa.stages.checkpoints import Stopped
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(number)
-
     taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, stop)
@@ -88,7 +99,7 @@ def queue_again(number: int) -> None:
 def stoppable(folder: RunFolder, requeue: tuple[int, ...] = ()) -> Iterator[None]:
     """Ctrl-C and SIGTERM end in a sentence that says how to go on, and in the shell's exit code for that signal (130, 143).
 
-    So do the signals `requeue` of a SLURM job, which is then queued again.
+    So do SIGHUP (129), SIGUSR1 (138) and SIGUSR2 (140); after those of them that are `requeue`, a SLURM job is queued again.
     """
     from biqa.stages.checkpoint_files import NAME, newest_checkpoint
     from biqa.stages.checkpoints import Stopped, signal_behind
@@ -96,7 +107,7 @@ def stoppable(folder: RunFolder, requeue: tuple[int, ...] = ()) -> Iterator[None
 
     before = folder.config.stat().st_mtime_ns if folder.config.is_file() else None
     try:
-        with awaited(requeue):
+        with awaited((*requeue, *(number for number in ENDING if number not in requeue))):
             yield
     except (Stopped, KeyboardInterrupt, SystemExit) as stop:
         number = signal_behind(stop)

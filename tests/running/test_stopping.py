@@ -1,7 +1,6 @@
 """SLURM takes the node away: the signal itself, sent to a run in a process of its own, with a stand-in for `scontrol`."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,11 +11,12 @@ import pytest
 
 from biqa.running.stopping import awaited, goes_on_here, job, queue_again, signals
 from biqa.runs import RunFolder
+from biqa.stages.base import StageModule
 from biqa.stages.checkpoints import Checkpoints, Stopped
 
 pytest_plugins = ["small_runs"]
 
-OPTIONS = ("stage=joint", "data.train=100", "stage.batch_size=2", "stage.epochs=3", "trainer.checkpoint_steps=7")
+OPTIONS = ("stage=joint", "data.train=60", "stage.batch_size=2", "stage.epochs=2", "trainer.checkpoint_steps=7", "sampling.repeats=0")
 WEIGHTS = Path("model") / "model.safetensors"
 IN_A_JOB = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "biqa"}
 
@@ -57,51 +57,110 @@ def signalled(process, number, condition):
     return process.returncode, err
 
 
-def test_the_job_is_saved_queued_again_and_goes_on_by_itself(run, synthetic, scontrol, tmp_path, digest):
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """A run that nothing stopped."""
+    runs = tmp_path_factory.mktemp("whole")
+    assert run(runs, "a", *OPTIONS).code == 0
+    return runs / "a"
+
+
+def before_step(patch, number, do):
+    """Do something before the training step of that number here, from 1; gives the steps that were begun."""
+    training_step, begun = StageModule.training_step, []
+
+    def step(module, *arguments):
+        begun.append(module.global_step)
+        if len(begun) == number:
+            do()
+        return training_step(module, *arguments)
+
+    patch.setattr(StageModule, "training_step", step)
+    return begun
+
+
+def newest(folder):
+    return max(int(path.stem.removeprefix("step=")) for path in folder.glob("checkpoints/step=*.ckpt"))
+
+
+def test_the_job_is_saved_queued_again_and_goes_on_by_itself(run, whole, synthetic, scontrol, outside_jobs, tmp_path, digest):
     """The second start has `overwrite=true` still in its command, as the first had, and SLURM's count of starts."""
-    assert run(tmp_path / "whole", "a", *OPTIONS).code == 0
     folder = tmp_path / "runs" / "a"
     command = (*synthetic, *OPTIONS, f"runs={tmp_path / 'runs'}", "name=a", "overwrite=true")
     code, err = signalled(in_a_job(command), signal.SIGUSR1, lambda: len(list(folder.glob("checkpoints/step=*.ckpt"))) == 2)
     assert code == 128 + signal.SIGUSR1
     assert scontrol.read_text() == "requeue 4711\n"
-    newest = max(folder.glob("checkpoints/step=*.ckpt"))
-    step = int(re.fullmatch(r"step=(\d+)\.ckpt", newest.name)[1])
+    step = newest(folder)
     assert err.splitlines()[-2:] == [
         f"Stopped by SIGUSR1 after step {step}; a checkpoint is in {folder / 'checkpoints'}. The same command with ckpt=last goes on.",
         "Job 4711 is queued again and goes on by itself.",
     ]
     assert "Traceback" not in err
-    written = newest.stat().st_mtime_ns
     assert not list(folder.glob("checkpoints/*.tmp"))
     assert not list(tmp_path.rglob("hpc_ckpt*"))  # Lightning's own kind
-    again = in_a_job(command, SLURM_RESTART_COUNT="1")
-    while again.poll() is None and step == max(int(path.stem[5:]) for path in folder.glob("checkpoints/step=*.ckpt")):
-        time.sleep(0.002)
-    assert not newest.exists() or newest.stat().st_mtime_ns == written  # it went on from there and began nothing anew
-    _, err = again.communicate(timeout=60)
-    assert again.returncode == 0, err
-    assert digest(folder / WEIGHTS) == digest(tmp_path / "whole" / "a" / WEIGHTS)
-    assert (folder / "logs" / "metrics.csv").read_text() == (tmp_path / "whole" / "a" / "logs" / "metrics.csv").read_text()
+    for name, value in {**IN_A_JOB, "SLURM_RESTART_COUNT": "1"}.items():
+        outside_jobs.setenv(name, value)
+    begun = before_step(outside_jobs, 0, list)
+    again = run(tmp_path / "runs", "a", *OPTIONS, "overwrite=true")
+    assert again.code == 0, again.err
+    assert begun[0] == step  # it went on from there and began nothing anew
+    assert digest(folder / WEIGHTS) == digest(whole / WEIGHTS)
+    assert (folder / "logs" / "metrics.csv").read_text() == (whole / "logs" / "metrics.csv").read_text()
 
 
-def test_before_training_too(synthetic, scontrol, tmp_path):
+def test_before_training_too(run, scontrol, outside_jobs, tmp_path):
     """The signal comes while stage 1 describes or the model answers, or before: then there is nothing to save, and the job is queued again all the same."""
-    folder = tmp_path / "a"
-    command = (
-        *synthetic,
-        "stage=zero_shot",
-        "data.test=200",
-        "sampling.batch_size=1",
-        f"runs={tmp_path}",
-        "name=a",
-        "trainer.requeue_signal=SIGUSR2",
-    )
-    code, err = signalled(in_a_job(command, SLURM_ARRAY_JOB_ID="12", SLURM_ARRAY_TASK_ID="3"), signal.SIGUSR2, (folder / "config.yaml").is_file)
-    assert code == 128 + signal.SIGUSR2, err
-    assert err.splitlines()[-1] == "Job 12_3 is queued again and goes on by itself."
+    for name, value in {**IN_A_JOB, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
+        outside_jobs.setenv(name, value)
+    asked, predict_step = [], StageModule.predict_step
+
+    def answer(module, batch, *arguments):
+        asked.append(len(batch))
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return predict_step(module, batch, *arguments)
+
+    outside_jobs.setattr(StageModule, "predict_step", answer)
+    stopped = run(tmp_path, "a", "stage=zero_shot", "sampling.batch_size=1", "trainer.requeue_signal=SIGUSR2")
+    assert stopped.code == 128 + signal.SIGUSR2, stopped.err
+    assert len(asked) == 3  # of twelve
+    assert stopped.err.endswith("Job 12_3 is queued again and goes on by itself.")
     assert scontrol.read_text() == "requeue 12_3\n"
-    assert (folder / "job").read_text() == "12_3"
+    assert (tmp_path / "a" / "job").read_text() == "12_3"
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_ends_a_run_after_the_step_in_progress(run, whole, outside_jobs, tmp_path, digest, tally, number):
+    """Outside of a job too: a terminal that is closed, a batch system that warns."""
+    folder, sent = tmp_path / "a", []
+    begun = before_step(outside_jobs, 24, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), number)))
+    stopped = run(tmp_path, "a", *OPTIONS)
+    taken = time.monotonic() - sent[0]
+    outside_jobs.undo()
+    assert stopped.code == 128 + number
+    assert taken < 20  # of the 30 that SLURM leaves between SIGTERM and SIGKILL
+    assert begun[-1] == 23
+    assert (
+        stopped.err
+        == f"Stopped by {number.name} after step 24; a checkpoint is in {folder / 'checkpoints'}. The same command with ckpt=last goes on."
+    )
+    assert newest(folder) == 24
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    if number == signal.SIGHUP:
+        assert run(tmp_path, "a", *OPTIONS, "ckpt=last").code == 0
+        assert digest(folder / WEIGHTS) == digest(whole / WEIGHTS)
+    tally("signals", seconds_to_stop=taken)
+
+
+def test_where_a_signal_is_ignored_the_run_goes_on(run, outside_jobs, tmp_path):
+    """`nohup` has SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        before_step(outside_jobs, 3, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert run(tmp_path, "a", "stage=joint", "stage.epochs=1", "sampling.repeats=0").code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_requeue_that_is_refused_is_told(scontrol, outside_jobs, capsys):
