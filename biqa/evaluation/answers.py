@@ -39,7 +39,9 @@ def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file:
         raise BadRecord(
             f"{file}: it holds {len(there)} images and {len(asked)} are to be answered; {len(missing) + len(others)} differ, first: {first}. {again}"
         )
-    moved = answers.loc[answers["q"].to_numpy() != np.array([asked[image] for image in answers["image"]]), "image"] if judged else answers["image"].iloc[:0]
+    if not judged:
+        return
+    moved = answers.loc[answers["q"].to_numpy() != np.array([asked[image] for image in answers["image"]]), "image"]
     if len(moved):
         image = moved.iloc[0]
         there_q = answers.loc[answers["image"] == image, "q"].iloc[0]
