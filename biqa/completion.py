@@ -72,7 +72,8 @@ FOLDERS = ("runs", "datasets", "data_root", "root", "cache", "references", "out"
 FILES = ("file", "images", "train", "test")
 """Options whose value is a path; those that take numbers in one choice of data and files in another are files."""
 WORDS: Mapping[str, Sequence[str]] = {
-    "ckpt": ("last",), "test_images": ("auto", "split", "all"), "analysis": ("grounding", "logit_lens", "attention", "contradiction", "gap", "all"),
+    "ckpt": ("last",), "test_images": ("auto", "split", "all"), "overlap": ("stop", "note"),
+    "analysis": ("grounding", "logit_lens", "attention", "contradiction", "gap", "all"),
     "baseline": ("joint", "zero_shot", "inference"), "sort": ("name", "age", "srcc", "instability", "size"), "shell": tuple(SCRIPTS),
     "accelerator": ("auto", "cpu", "cuda"), "trainer.accelerator": ("auto", "cpu", "gpu"), "trainer.precision": PRECISIONS,
     "trainer.requeue_signal": REQUEUE_SIGNALS, "model.dtype": DTYPES, "answers.dtype": DTYPES, "quantization.compute_dtype": DTYPES,

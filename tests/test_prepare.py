@@ -68,7 +68,7 @@ def test_what_is_wrong_is_told_and_ends_with_code_2(place, call):
     assert code == 2
     assert "2 of 20 cannot be used" in out
     assert "5.png: there is no such" in " ".join(out.replace("│", " ").replace("images WRONG", "").split())
-    assert err == "1 of 8 checks found something wrong with scores: see the table above, or out/checks.json.\n"
+    assert err == "1 of 9 checks found something wrong with scores: see the table above, or out/checks.json.\n"
     assert {path.name for path in (place / "out").iterdir()} == FILES
     assert len((place / "out" / "targets.jsonl").read_text().splitlines()) == 18
 

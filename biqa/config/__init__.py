@@ -63,6 +63,9 @@ class Config:
     """Data sets to test on, choice -> options: `test=[live,csiq]`; null: the test split of what is trained on."""
     test_images: str = "auto"
     """Which images of a data set that is not trained on: "split" (its test split), "all", or "auto": the split where it is published, else all."""
+    overlap: str = "stop"
+    """A test picture that is learnt from, pixel for pixel, under whatever name, in whatever data set or earlier run: "stop" ends before anything is
+    learnt; "note" goes on, and every table says so."""
     images: Images = MISSING
     descriptions: Descriptions = MISSING
     model: Model = MISSING
@@ -87,6 +90,7 @@ class Config:
                     self.test_images not in ("auto", "split", "all"),
                     f"test_images={self.test_images} is not known: choose auto, split or all.",
                 ),
+                (self.overlap not in ("stop", "note"), f"overlap={self.overlap} is not known: choose stop or note."),
                 (not 0 <= self.seed < 2**32, f"seed={self.seed}: choose 0 or more, below 2^32."),
                 (
                     self.name in (".", "..") or "/" in self.name or "\\" in self.name,

@@ -9,7 +9,7 @@ PLACE = re.compile(r"(data|data\.parts\.\w+|test\.\w+)\.(root|file|workers)|desc
 fast: they tell no run from another."""
 
 NO_DIFFERENCE = (
-    "name", "label", "runs", "ckpt", "overwrite", "dry_run", "estimate", "export", "logger", "datasets",
+    "name", "label", "runs", "ckpt", "overwrite", "dry_run", "estimate", "export", "logger", "datasets", "overlap",
     "images.cache", "images.workers", "images.features_gb",
     "strategy", "trainer.accelerator", "trainer.devices", "trainer.nodes", "trainer.checkpoint_activations", "trainer.workers", "trainer.cache_mb",
     "trainer.pack", "trainer.liger", "trainer.progress", "trainer.checkpoint_steps", "trainer.requeue_signal",

@@ -47,6 +47,7 @@ def inspect(card: Card, records: Sequence[Record], looks: Mapping[Path, Look], *
         check_direction(card, records),
         check_splits(records),
         check_groups(records),
+        *check_copies(usable, looks),
         check_overlap(usable, looks, near_bits),
     ]
 
@@ -120,6 +121,25 @@ def check_groups(records: Sequence[Record]) -> Check:
     return Check("groups", "ok", f"{len(sides)} groups, each in one split")
 
 
+def check_copies(records: Sequence[Record], looks: Mapping[Path, Look]) -> list[Check]:
+    """No test picture is learnt from, pixel for pixel: a run refuses it. No check where pixels were not looked at."""
+    if any(looks[record.path].pixels is None for record in records):
+        return []
+    pairs = copies([record for record in records if record.split == "test"], [record for record in records if record.split != "test"], looks)
+    if not pairs:
+        return [Check("copies", "ok", "no test picture is learnt from, pixel for pixel")]
+    named = _some([f"{first.image} is {twin.image} ({twin.split})" for first, twin in pairs])
+    return [Check("copies", "wrong", f"{len(pairs)} test pictures are learnt from, pixel for pixel: {named}")]
+
+
+def copies(test: Sequence[Record], learnt: Sequence[Record], looks: Mapping[Path, Look]) -> list[tuple[Record, Record]]:
+    """Each test record that has the pixels of a learnt one, with the first such."""
+    by_pixels: dict[str, Record] = {}
+    for record in learnt:
+        by_pixels.setdefault(looks[record.path].pixels or str(record.path), record)
+    return [(record, twin) for record in test if (twin := by_pixels.get(looks[record.path].pixels or "")) is not None]
+
+
 def check_overlap(records: Sequence[Record], looks: Mapping[Path, Look], near_bits: int) -> Check:
     """No picture is in two splits under two names, as far as perceptual hashes tell."""
     found = near_duplicates(records, looks, near_bits)
@@ -137,7 +157,7 @@ def check_shared_pictures(records: Sequence[Record], others: Sequence[Record], l
     if not found.pairs:
         return Check(name, "ok", "none of them is a test picture here")
     named = [f"{first.image} like {second.image}" for first, second in found.named]
-    return Check(name, "note", f"{found.images} test pictures here look like pictures that are learnt there: {_some(named, found.pairs)}")
+    return Check(name, "note", f"{len(found.of_each)} test pictures here look like pictures that are learnt there: {_some(named, found.pairs)}")
 
 
 @dataclass(frozen=True)
@@ -145,8 +165,8 @@ class Alike:
     """Pairs of images that look like one picture. They are counted and not kept: where thousands are one picture, there are millions of pairs."""
 
     pairs: int
-    images: int
-    """Images on the first side of at least one pair."""
+    of_each: tuple[tuple[Record, Record], ...]
+    """Each image on the first side of a pair, with the first that looks like it."""
     named: tuple[tuple[Record, Record], ...]
     """The first `NAMED` pairs."""
 
@@ -156,19 +176,21 @@ def near_duplicates(records: Sequence[Record], looks: Mapping[Path, Look], near_
     by_split = {split: [record for record in records if record.split == split] for split in SPLITS}
     found = [alike(by_split[one], by_split[other], looks, near_bits) for one, other in combinations(SPLITS, 2)]
     named = tuple(pair for one in found for pair in one.named)
-    return Alike(sum(one.pairs for one in found), sum(one.images for one in found), named[:NAMED])
+    return Alike(sum(one.pairs for one in found), tuple(pair for one in found for pair in one.of_each), named[:NAMED])
 
 
 def alike(first: Sequence[Record], second: Sequence[Record], looks: Mapping[Path, Look], near_bits: int = NEAR_BITS) -> Alike:
     """Pairs of an image of `first` and one of `second` whose 64-bit perceptual hashes differ in `near_bits` or fewer."""
     others = _hashes(second, looks)
-    pairs = images = 0
+    pairs = 0
+    of_each: list[tuple[Record, Record]] = []
     named: list[tuple[Record, Record]] = []
     for row, value in enumerate(_hashes(first, looks)):
         near = np.flatnonzero(np.bitwise_count(others ^ value) <= near_bits)
-        pairs, images = pairs + near.size, images + (near.size > 0)
+        pairs += near.size
+        of_each += [(first[row], second[column]) for column in near[:1].tolist()]
         named += [(first[row], second[column]) for column in near[: NAMED - len(named)].tolist()]
-    return Alike(pairs, images, tuple(named))
+    return Alike(pairs, tuple(of_each), tuple(named))
 
 
 def _hashes(records: Sequence[Record], looks: Mapping[Path, Look]) -> NDArray[np.uint64]:

@@ -1,5 +1,6 @@
 """One look at every image of a data set, in parallel and kept on disk: does it decode, how large is it, its perceptual hash, its measurements."""
 
+import hashlib
 import json
 import multiprocessing
 import sqlite3
@@ -18,9 +19,9 @@ from biqa.data.measured import measure
 from biqa.data.record import Record, Reduction
 from biqa.errors import BadRecord
 
-Part = Literal["hash", "measured"]
+Part = Literal["hash", "measured", "pixels"]
 
-VERSION = 2
+VERSION = 3
 """Of what is measured and how it is kept. A change that moves a figure raises it, so that no old look is taken for a new one."""
 
 TABLE = f"looks_{VERSION}"
@@ -50,12 +51,18 @@ class Look:
     """Perceptual hash, 64 bits as 16 hex digits; None where it was not asked for."""
     measured: dict[str, float] | None = None
     """`biqa.data.measured.measure`; None where it was not asked for, or `unmeasurable` says why not."""
+    pixels: str | None = None
+    """Hash of size and pixels, 32 hex digits: the same for two files of one picture in any lossless format; None where it was not asked for."""
     unmeasurable: str | None = None
     """Why it cannot be measured though it decodes."""
 
     def has(self, parts: Collection[Part]) -> bool:
         """Whether all that is asked for is there."""
-        known = {"hash": self.hash is not None, "measured": (self.measured or self.unmeasurable) is not None}
+        known = {
+            "hash": self.hash is not None,
+            "measured": (self.measured or self.unmeasurable) is not None,
+            "pixels": self.pixels is not None,
+        }
         return self.problem is not None or all(known[part] for part in parts)
 
     def unusable(self, parts: Collection[Part] = ()) -> str | None:
@@ -110,6 +117,8 @@ def look_at(path: Path, parts: Collection[Part] = (), reduction: Reduction | Non
         from imagehash import phash
 
         found = replace(found, hash=str(phash(image)))
+    if "pixels" in parts:
+        found = replace(found, pixels=hashlib.blake2b(image.tobytes(), digest_size=16, person=f"{image.width}x{image.height}".encode()).hexdigest())
     if "measured" in parts:
         try:
             found = replace(found, measured=measure(np.asarray(image)))

@@ -7,13 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from biqa.data.inspection import alike
 from biqa.data.module import Item
+from biqa.data.overlap import Overlap, overlap
 from biqa.data.record import Card, DataSource, Record, Reduction, Split
 from biqa.data.splits import fingerprint, require_split
 from biqa.data.survey import Look, Part, check_images, survey
 from biqa.data.targets import Description, DescriptionSource
-from biqa.errors import IncompatibleChoice, UserError
+from biqa.errors import BadRecord, IncompatibleChoice, UserError
 from biqa.running.instantiate import make
 from biqa.runs import different, plain
 
@@ -35,6 +35,8 @@ class Images:
     """What an importer repaired or found odd, with counts."""
     weight: float = 1.0
     """How often an epoch shows each of its training images; 0: it is tested on alone."""
+    alarms: list[str] = field(default_factory=list)
+    """What makes figures on it mislead, whatever the answers."""
 
     @property
     def fingerprint(self) -> str:
@@ -60,6 +62,8 @@ class Corpus:
     """What it learns from: one data set, or the parts of a mixture."""
     test: list[Images]
     """What it is measured on: the test splits of those, or of others."""
+    looks: dict[Path, Look] = field(default_factory=dict)
+    """What was found in each image."""
 
     @property
     def sets(self) -> list[Images]:
@@ -86,6 +90,7 @@ class _Set:
     tested: bool
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
 
     @property
     def needed(self) -> tuple[Split, ...]:
@@ -101,6 +106,7 @@ def load_corpus(composed: DictConfig, *, describe_tests: bool) -> Corpus:
         describe_tests: whether data sets that are tested on alone get targets too: stage 1 is measured by them.
 
     Raises:
+        BadRecord: a test picture is learnt from under another name, unless `overlap=note`.
         UserError: whatever is wrong with files, rows, images or splits.
     """
     targets = make(composed.descriptions)  # a missing file of texts is told before images are made or read
@@ -108,7 +114,7 @@ def load_corpus(composed: DictConfig, *, describe_tests: bool) -> Corpus:
     looks: dict[Path, Look] = {}
     skipped: list[list[str]] = []
     for one in sets:
-        found = look_at_images(composed, one.records, {*targets.parts, "hash"} if len(sets) > 1 else targets.parts)
+        found = look_at_images(composed, one.records, targets.parts)
         looks |= {record.path: look for record, look in zip(one.records, found, strict=True)}
         needed = targets.parts if one.weight or describe_tests else ()
         one.records, left_out = check_images(one.records, one.node.on_bad_image, found, needed)
@@ -119,12 +125,13 @@ def load_corpus(composed: DictConfig, *, describe_tests: bool) -> Corpus:
     shown = {record.path: looks[record.path] for one in sets if one.weight or describe_tests for record in one.records}
     targets.fit([record for one in sets for record in one.records if one.weight and record.split == "train"], shown)
     sets[0].notes += import_notes(targets)
-    note_repeated_pictures(sets, looks)
+    # a finished run of a release that had no such option is looked into, and not made
+    tell_repeated_pictures(sets, looks, stop=OmegaConf.select(composed, "overlap", default="note") == "stop")
     ready = []
     for one, left_out in zip(sets, skipped, strict=True):
         described = _describe(one, targets) if one.weight or describe_tests else {}
-        ready.append(Images(one.source.card, one.records, described, left_out, one.notes, one.weight))
-    return Corpus([images for images in ready if images.weight], [images for one, images in zip(sets, ready, strict=True) if one.tested])
+        ready.append(Images(one.source.card, one.records, described, left_out, one.notes, one.weight, one.alarms))
+    return Corpus([images for images in ready if images.weight], [images for one, images in zip(sets, ready, strict=True) if one.tested], looks)
 
 
 def read_labels(composed: DictConfig) -> list[_Set]:
@@ -192,9 +199,12 @@ def _cache(composed: DictConfig) -> Path | None:
 
 
 def look_at_images(composed: DictConfig, records: Sequence[Record], parts: Collection[Part]) -> list[Look]:
-    """One look at the image of every record at the size in which it will be seen, remembered where `images.cache` says."""
+    """One look at the image of every record at the size in which it will be seen, remembered where `images.cache` says.
+
+    Which picture it is is always asked: who asks for less would have it looked at again by who asks for more.
+    """
     paths = [record.path for record in records]
-    return survey(paths, parts, reduction=_reduction(composed), cache=_cache(composed), workers=composed.images.workers)
+    return survey(paths, {*parts, "hash", "pixels"}, reduction=_reduction(composed), cache=_cache(composed), workers=composed.images.workers)
 
 
 def import_notes(*importers: object) -> list[str]:
@@ -202,18 +212,58 @@ def import_notes(*importers: object) -> list[str]:
     return [sentence for importer in importers for sentence in getattr(getattr(importer, "report", None), "problems", [])]
 
 
-def note_repeated_pictures(sets: Sequence[_Set], looks: Mapping[Path, Look]) -> None:
-    """A note with each data set whose test images look like images that another one trains on: LIVE and TID2013 share photographs."""
-    learnt = {one.source.card.name: [record for record in one.records if record.split != "test"] for one in sets if one.weight}
+def tell_repeated_pictures(sets: Sequence[_Set], looks: Mapping[Path, Look], *, stop: bool) -> None:
+    """Find test pictures that are learnt from, in the same data set or in another one (LIVE and TID2013 share photographs), and say so with theirs.
+
+    Raises:
+        BadRecord: there are some pixel for pixel, and `stop` is on.
+    """
     for one in sets:
         test = [record for record in one.records if record.split == "test"] if one.tested else []
-        for name, records in learnt.items():
-            if name != one.source.card.name and (found := alike(test, records, looks)).pairs:
-                first, other = found.named[0]
-                one.notes.append(
-                    f"{found.images} of its {len(test)} test images look like images that are trained on in {name} (first: {first.image} like "
-                    f"{other.image}, by perceptual hash). Accuracy on them is not that on unseen content."
-                )
+        for other in sets:
+            if other.weight:
+                found = overlap(test, [record for record in other.records if record.split != "test"], looks)
+                tell_overlap(found, images=len(test), tested=one.source.card.name, learnt=other.source.card.name, stop=stop, to=one)
+
+
+def tell_overlap(found: Overlap, *, images: int, tested: str, learnt: str, stop: bool, to: _Set | Images) -> None:
+    """Say what of the test pictures of a data set is learnt from.
+
+    Args:
+        found: of it.
+        images: test images of the data set.
+        tested: its name.
+        learnt: where it is learnt from: a data set, or a run and its data set.
+        stop: whether pictures that are there pixel for pixel end the run.
+        to: gets an alarm or a note.
+
+    Raises:
+        BadRecord: there are some pixel for pixel, and `stop` is on.
+    """
+    if found.same:
+        first, twin = found.same[0]
+        said = (
+            f"{len(found.same)} of the {images} test images of {tested} are learnt from in {learnt}, pixel for pixel (first: {first.image} is "
+            f"{twin.image})."
+        )
+        if stop:
+            raise BadRecord(
+                f"{said}\nFigures on them would not be those on unseen pictures. Take them out of one side, or give copies one group "
+                f"(data.group=COLUMN); overlap=note goes on, and every table then says so."
+            )
+        to.alarms.append(f"{said} Accuracy on them is not that on unseen pictures.")
+    if found.again:
+        first, twin = found.again[0]
+        to.alarms.append(
+            f"{len(found.again)} of the {images} test images of {tested} show what is learnt from in {learnt}, encoded or distorted otherwise "
+            f"(first: {first.image} is {twin.image}). Accuracy on them is not that on unseen pictures."
+        )
+    if found.alike:
+        first, twin = found.alike[0]
+        to.notes.append(
+            f"{len(found.alike)} of its {images} test images look like images that are trained on in {learnt} (first: {first.image} like "
+            f"{twin.image}, by perceptual hash). Accuracy on them is not that on unseen content."
+        )
 
 
 def _describe(one: _Set, targets: DescriptionSource) -> dict[str, Description]:

@@ -105,6 +105,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         with seconds.phase("evaluate"):
             metrics, said = measure(config, folder, corpus)
         announce(said)
+        said = {images.card.name: [*images.alarms, *said.get(images.card.name, ())] for images in corpus.sets}
         write(config, composed, choices, folder, corpus, metrics=metrics, said=said, seconds=seconds, stage=stage)
 
 
@@ -131,7 +132,7 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
     from biqa.running.building import quiet, weights_to_start_from
     from biqa.running.loading import load_corpus
     from biqa.running.room import refuse_model_without_room
-    from biqa.stages.together import from_first
+    from biqa.stages.together import first, from_first
 
     quiet()
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -144,6 +145,8 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
     with seconds.phase("data"):
         corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
     print_notes(corpus)
+    if first():
+        announce({images.card.name: images.alarms for images in corpus.sets})
     return Ready(stage_one, weights, vlm, corpus)
 
 

@@ -137,7 +137,7 @@ def test_a_picture_is_measured_by_the_bins_of_the_training_images_whatever_set_i
     mixed = load_corpus(composed("data=table", *table_options("data", dark, "split=side")), describe_tests=False).training[0].targets["0.png"]
     alone = load_corpus(composed("data=table", *table_options("data", bright, "split=side")), describe_tests=False).training[0].targets["0.png"]
     assert mixed.features["brightness"] > alone.features["brightness"]
-    options = (*table_options("data", bright, "split=side"), *table_options("test.table", other))
+    options = (*table_options("data", bright, "split=side"), *table_options("test.table", other), "overlap=note")
     trained, tested = load_corpus(composed("data=table", "test=[table]", *options), describe_tests=True).sets
     assert trained.targets["0.png"].features == tested.targets["0.png"].features == alone.features
 
