@@ -138,17 +138,28 @@ class RunFolder:
         return self.finished
 
     def start(self, config: Mapping[str, Any], *, overwrite: bool = False, job: str | None = None) -> None:
-        """Make the folder (with `overwrite` anew, once `open` has agreed) and write into it the job that this is, if any, and the config."""
-        if overwrite and self.path.is_dir():
-            for path in self.path.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path != self.lock:
-                    path.unlink(missing_ok=True)
+        """Make the folder (with `overwrite` anew, once `open` has agreed) and write into it the job that this is, if any, and the config.
+
+        Raises:
+            RunExists: the old one cannot be deleted.
+        """
+        if overwrite:
+            self._delete()
         self.path.mkdir(parents=True, exist_ok=True)
         if job is not None:
             write_whole(self.job, job)
         write_whole(self.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def _delete(self) -> None:
+        """Nothing of the old run may stay but its lock: answers that do would be taken for those of the new one."""
+        failed: list[str] = []
+        for path in [path for path in self.path.glob("*") if path != self.lock]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, onerror=lambda _, inner, __: failed.append(inner))
+            else:
+                path.unlink(missing_ok=True)
+        if first := next((path for path in failed if Path(path).exists()), None):
+            raise RunExists(f"{self.path} cannot be deleted: {first} stays. Close what uses it, or choose another name=.")
 
 
 def plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 (OmegaConf's own return type)

@@ -94,7 +94,7 @@ def test_a_run_folder_holds_what_it_should(four, stage):
     folder = four[0] / stage
     held = {path.name for path in folder.iterdir()}
     trained = {"model", "checkpoints", "logs"}
-    assert held - {"logs"} == {"config.yaml", "result.json", "answers"} | {
+    assert held - {"logs"} == {"config.yaml", "origin.json", "pictures.parquet", "result.json", "answers"} | {
         "zero_shot": set(), "joint": trained, "perception": trained, "inference": trained | {"descriptions"},
     }[stage] - {"logs"}  # fmt: skip
     assert [path.name for path in (folder / "answers").iterdir()] == ["synthetic.parquet"]
@@ -478,7 +478,7 @@ def crossed(call, synthetic, tmp_path_factory):
     other = ("low=1", "high=5", "direction=dmos", f"file={place / 'two' / 'two.csv'}")
     typed = (
         "data=synthetic+table", *mine, *(f"data.parts.table.{option}" for option in table), "data.weights.table=2",
-        "test=[table,synthetic]", *(f"test.table.{option}" for option in other), f"runs={place / 'runs'}",
+        "test=[table,synthetic]", *(f"test.table.{option}" for option in other), f"runs={place / 'runs'}", "overlap=note",
     )  # fmt: skip
     for stage in STAGES:
         done = call("biqa.run", *without_data(synthetic), *typed, *options(stage))
@@ -506,11 +506,10 @@ def test_a_mixture_is_learnt_and_each_data_set_tested_by_itself(crossed):
                     assert again[metric] == pytest.approx(figure, rel=0, abs=0, nan_ok=True)
 
 
-def test_pictures_that_are_learnt_and_tested_are_noted_in_the_result(crossed):
+def test_pictures_that_are_learnt_and_tested_are_announced_in_the_result(crossed):
     [name] = (path.name for path in crossed.iterdir() if "joint" in path.name)
-    notes = result_of(crossed, name)["data"]["two"]["notes"]
-    assert len(notes) == 1
-    assert "of its 20 test images look like images that are trained on in one" in notes[0]
+    alarms = result_of(crossed, name)["data"]["two"]["alarms"]
+    assert alarms[0].startswith("16 of the 20 test images of two are learnt from in one, pixel for pixel")
 
 
 def test_stage_two_of_a_mixture_describes_each_data_set_apart(crossed):

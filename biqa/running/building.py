@@ -26,6 +26,7 @@ from biqa.models.sharding import checkpoint_activations
 from biqa.models.tree import branches
 from biqa.models.vlm import VLM
 from biqa.running.instantiate import allowed, make
+from biqa.running.origin import refuse_other_questions
 from biqa.running.processes import STARTED_HERE
 from biqa.running.stopping import ending, signals
 from biqa.runs import RunFolder, different, find_run, plain
@@ -74,6 +75,9 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
         composed: the whole config.
         vision: False builds the decoder alone.
         weights: finished run to start from; None: the base weights.
+
+    Raises:
+        IncompatibleChoice: the weights were learnt on another base, or with other questions, or do not fit.
     """
     vlm = make(composed.model, without=OF_TRAINING, vision=vision, seed=composed.seed, quantization=quantization_of(composed))
     if composed.tuning.kind == "lora" or composed.stage.epochs:
@@ -81,6 +85,7 @@ def build_model(composed: DictConfig, *, vision: bool, weights: RunFolder | None
     if weights is not None:
         if composed.tuning.kind == "lora" and vlm.base.name is None:
             refuse_other_random_weights(weights, composed)
+        refuse_other_questions(weights, vlm)
         load_weights(vlm, weights.path)
     if OmegaConf.select(composed, "trainer.checkpoint_activations"):  # absent in runs of releases that had no such option
         checkpoint_activations(vlm)

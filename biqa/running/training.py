@@ -75,8 +75,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
     stage_one, vlm, corpus = ready.stage_one, ready.vlm, ready.corpus
     answers = sum(len(images.split("test")) for images in corpus.test) * (config.sampling.repeats + 1)
     from_first(lambda: refuse_model_without_room(config, folder, vlm, answers=answers))
-    if first():
-        folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
+    changed = from_first(lambda: begin(config, composed, folder, ready))
 
     if stage_one is None:
         train, val = corpus.items("train"), corpus.items("val")
@@ -105,8 +104,30 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         with seconds.phase("evaluate"):
             metrics, said = measure(config, folder, corpus)
         announce(said)
-        said = {images.card.name: [*images.alarms, *said.get(images.card.name, ())] for images in corpus.sets}
+        said = {images.card.name: [*changed, *images.alarms, *said.get(images.card.name, ())] for images in corpus.sets}
         write(config, composed, choices, folder, corpus, metrics=metrics, said=said, seconds=seconds, stage=stage)
+
+
+def begin(config: schema.Config, composed: DictConfig, folder: RunFolder, ready: "Ready") -> list[str]:
+    """Make the run's folder, with what it begins with; or, of a run that goes on, check that it is what it began with.
+
+    Returns:
+        What is to be said of a run that goes on.
+
+    Raises:
+        RunExists: data or the runs that it builds on have changed since it began.
+    """
+    from biqa.running.origin import Origin, refuse_changed
+
+    learns = config.stage.epochs > 0 or isinstance(config.stage, schema.ProbeStage)
+    origin = Origin.of(ready.corpus, ready.vlm, (ready.stage_one, ready.weights), learns=learns)
+    changed = refuse_changed(folder, origin) if folder.config.is_file() and not config.overwrite else []
+    folder.start(plain(OmegaConf.to_container(composed)), overwrite=config.overwrite, job=job())
+    if not changed:  # it stays a run of two codes
+        origin.write(folder)
+    for text in changed:
+        print(f"WARNING: {text}", file=sys.stderr)
+    return changed
 
 
 @dataclass(frozen=True)
@@ -131,6 +152,7 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
 
     from biqa.running.building import quiet, weights_to_start_from
     from biqa.running.loading import load_corpus
+    from biqa.running.origin import tell_learnt_before
     from biqa.running.room import refuse_model_without_room
     from biqa.stages.together import first, from_first
 
@@ -144,6 +166,8 @@ def make_ready(config: schema.Config, composed: DictConfig, choices: Mapping[str
         from_first(lambda: refuse_model_without_room(config, folder, vlm))
     with seconds.phase("data"):
         corpus = from_first(lambda: load_corpus(composed, describe_tests=config.stage._target_ == STAGE_ONE))
+    stop = config.overlap == "stop"
+    from_first(lambda: tell_learnt_before(corpus, (stage_one, weights), stop=stop))
     print_notes(corpus)
     if first():
         announce({images.card.name: images.alarms for images in corpus.sets})

@@ -93,7 +93,7 @@ def test_the_same_picture_in_two_splits(bits: int, found: bool) -> None:
     seen[made[1].path] = seen[made[0].path]  # twice within one split: no leak
     near = near_duplicates(made, seen, near_bits=4)
     assert [(first.image, second.image) for first, second in near.named] == ([("0.png", "8.png"), ("1.png", "8.png")] if found else [])
-    assert (near.pairs, near.images) == ((2, 2) if found else (0, 0))
+    assert (near.pairs, len(near.of_each)) == ((2, 2) if found else (0, 0))
     assert states(made, seen)["overlap"][0] == ("note" if found else "ok")
 
 
@@ -104,6 +104,6 @@ def test_thousands_of_copies_of_one_picture_are_counted_and_not_kept() -> None:
     found = near_duplicates(copies, seen, near_bits=4)
     assert tracemalloc.get_traced_memory()[1] < 2**23  # three million pairs would be 200 MB
     tracemalloc.stop()
-    assert (found.pairs, found.images) == (3_000_000, 3000)
+    assert (found.pairs, len(found.of_each)) == (3_000_000, 3000)
     assert [(first.image, second.image) for first, second in found.named] == [("0.png", f"{3000 + i}.png") for i in range(5)]
     assert check_overlap(copies, seen, near_bits=4).text.endswith("; and 2999995 more")
