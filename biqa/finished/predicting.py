@@ -34,6 +34,7 @@ from biqa.models.vlm import VLM
 from biqa.reporting.result import read_result
 from biqa.running.building import answered_at_a_time, build_model, build_stage, build_stage_one, quiet
 from biqa.running.instantiate import allowed
+from biqa.running.origin import refuse_other_stage_one
 from biqa.runs import STAGE_ONE, RunFolder, find_run
 from biqa.stages.base import Row, StageModule
 from biqa.stages.inference import Inference
@@ -61,7 +62,8 @@ class Scorer:
 
     Raises:
         RunNotFound: no finished run there, or one that it builds on is gone.
-        IncompatibleChoice: it is a run of stage 1, which judges nothing; or there is no such device.
+        IncompatibleChoice: it is a run of stage 1, which judges nothing; or of stage 2, and the stage 1 has other weights than the one that it was
+            taught on; or there is no such device.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Scorer:
                 f"perception={os.fspath(perception)}: {self.folder.path} is no two-stage run: it describes by itself. Leave it out."
             )
         found = stage_one_behind(self.folder, self.config, perception) if two_stage else None
+        if found is not None:
+            refuse_other_stage_one(self.folder, found)
         on = chosen_device(device, option)
         quiet()
         # nothing is kept on disk, and compiling a step takes longer than some pictures do

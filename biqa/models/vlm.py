@@ -242,6 +242,7 @@ class VLM(nn.Module):
         Returns:
             [B, L, D]
         """
+        assert self.vision or not image, "this model was built without its vision tower: it cannot take an image"
         if positions is None:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         else:

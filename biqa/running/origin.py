@@ -217,6 +217,20 @@ def _as_records(pictures: pd.DataFrame) -> tuple[list[Record], dict[Path, Look]]
     return records, looks
 
 
+def refuse_other_stage_one(folder: RunFolder, stage_one: RunFolder) -> None:
+    """Check that a stage 1 is the one on whose descriptions a stage 2 was taught.
+
+    Raises:
+        IncompatibleChoice: it has other weights.
+    """
+    origin = Origin.read(folder)
+    if origin is not None and print_of_weights(stage_one.path) not in origin.builds_on.values():
+        raise IncompatibleChoice(
+            f"{stage_one.path} is not the stage 1 that {folder.path} was taught on: it has other weights, as of a run that was made anew. "
+            f"Name that one (perception=FOLDER), or train the stage 2 again on this one."
+        )
+
+
 def refuse_other_questions(run: RunFolder, vlm: "VLM") -> None:
     """Check that a model is asked what the run was whose weights it has.
 

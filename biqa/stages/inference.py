@@ -1,6 +1,7 @@
 """Stage 2: description -> quality, from the text alone. The model is built without its vision tower."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -8,7 +9,7 @@ from biqa.data.collate import Encoded
 from biqa.data.module import Item
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.language.prompts import INFER, STEM
-from biqa.models.vlm import Prompt
+from biqa.models.vlm import VLM, Prompt
 from biqa.stages.base import Row
 from biqa.stages.together import largest
 from biqa.stages.verdict import VerdictModule, exactly_one
@@ -21,11 +22,18 @@ class Inference(VerdictModule):
     """Learns the level from a description: no image, no image token, no tower (METHOD.md section 3).
 
     Stem, level and full stop are the answer and are learnt; nothing of the description is.
+
+    Args:
+        vlm: the decoder alone; `options`: see VerdictModule.
     """
 
     recalls = True
     scores: dict[str, tuple[float, ...]] | None = None
     """Level distribution after each description that was scored, while images are answered: models say the same of many images."""
+
+    def __init__(self, vlm: VLM, **options: Any) -> None:  # noqa: ANN401 (VerdictModule's own)
+        assert not vlm.vision, "stage 2 judges the text alone: its model is built without its vision tower"
+        super().__init__(vlm, **options)
 
     def encode(self, item: Item) -> Encoded:
         """The description and the question as the prompt; stem and level as the answer."""

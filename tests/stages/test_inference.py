@@ -50,9 +50,24 @@ def test_there_is_no_tower_and_no_projector(stage):
     assert sum(p.numel() for p in blind.parameters()) == sum(p.numel() for p in seeing.parameters()) - tower
 
 
-@pytest.mark.parametrize("vision", [False, True])
-def test_the_input_holds_no_image_and_no_image_token(stage, items, batch_of, vision):
-    module = stage("inference", vision=vision)
+def test_an_image_that_is_handed_to_it_is_refused(stage, items):
+    """Whichever way it comes: transformers' decoders would pass over pixels without a word."""
+    with pytest.raises(AssertionError, match="stage 2 judges the text alone"):
+        stage("inference", vision=True)
+    module, seeing = stage("inference"), stage("joint")
+    [item] = items(1)
+    with pytest.raises(AssertionError, match="built without its vision tower"):
+        module.image_prompt(item, "Is it sharp?")
+    smuggled = seeing.image_prompt(item, "Is it sharp?")
+    ids = torch.tensor([smuggled.ids])
+    with pytest.raises(AssertionError, match="built without its vision tower"):
+        module.vlm.hidden(ids, torch.ones_like(ids), image=smuggled.image)
+    with pytest.raises(AssertionError, match="built without its vision tower"):
+        level_probabilities(module.vlm, [smuggled], module.vlm.opening(STEM))
+
+
+def test_the_input_holds_no_image_and_no_image_token(stage, items, batch_of):
+    module = stage("inference")
     batch = batch_of(module, items(3, on_disk=False))
     image_token = module.vlm.tokenizer.convert_tokens_to_ids("<image>")
     assert image_token == stage("joint").vlm.model.config.image_token_id
