@@ -199,6 +199,60 @@ def test_a_stage_two_does_not_go_on_with_another_stage_one(copied, again, tally)
     tally(KIND, tried=1)
 
 
+def test_answers_of_other_weights_are_never_taken_for_those_of_these(copied, again, tally):
+    """They stay where a run is made anew in a folder that could not be emptied, or whose weights somebody has taken away."""
+    answers = copied / "runs" / "two" / "answers" / "scores.parquet"
+    before = answers.read_bytes()
+    (copied / "runs" / "two" / "result.json").unlink()
+    kept = again(copied, "two", "stage=2", "ckpt=last")
+    assert kept.code == 0
+    assert "made by other weights" not in kept.err
+    assert answers.read_bytes() == before
+    planted = pd.read_parquet(answers).assign(score=0.5)
+    planted.attrs = {"weights": "0123456789abcdef"}
+    planted.to_parquet(answers, index=False)
+    (copied / "runs" / "two" / "result.json").unlink()
+    done = again(copied, "two", "stage=2", "ckpt=last")
+    assert done.code == 0
+    assert f"{answers} was made by other weights (0123456789abcdef, and here are " in done.err
+    assert answers.read_bytes() == before
+    tally(KIND, tried=1)
+
+
+def test_answers_of_other_images_or_labels_have_no_figures(copied, again, tally):
+    answers = copied / "runs" / "two" / "answers" / "scores.parquet"
+    table = pd.read_parquet(answers)
+    for planted, told in (
+        (table[table["image"] != "11.png"], "it holds 3 images and 4 are to be answered; 1 differ, first: 11.png is not in it"),
+        (table.assign(image=table["image"].replace("11.png", "99.png")), "2 differ, first: 11.png is not in it"),
+        (table.assign(q=table["q"].where(table["image"] != "11.png", 0.125)), "image 11.png has quality 0.125 in it and 0.25 in the labels"),
+        (pd.concat([table, table.iloc[:1]]), "needs the queries 0..0, one row each; a row is missing or there twice"),
+        (table.assign(score=table["score"].where(table["image"] != "11.png")), "11.png has a level and no score"),
+    ):
+        planted.attrs = table.attrs
+        planted.to_parquet(answers, index=False)
+        (copied / "runs" / "two" / "result.json").unlink(missing_ok=True)
+        done = again(copied, "two", "stage=2", "ckpt=last")
+        assert done.code == 2
+        assert told in done.err
+        assert not (copied / "runs" / "two" / "result.json").exists()
+    tally(KIND, tried=5)
+
+
+def test_predict_refuses_a_stage_one_that_was_made_anew(copied, again, tally):
+    from biqa.errors import IncompatibleChoice
+    from biqa.finished.predicting import Scorer
+
+    picture = copied / "data" / "11.png"
+    answered = pd.read_parquet(copied / "runs" / "two" / "answers" / "scores.parquet").set_index("image")
+    assert Scorer(copied / "runs" / "two", device="cpu")(picture).score == pytest.approx(answered.loc["11.png", "score"], abs=1e-6)
+    assert again(copied, "one", "stage=1", "tuning.lr=1e-2", "overwrite=true").code == 0
+    for named in (None, copied / "runs" / "one"):
+        with pytest.raises(IncompatibleChoice, match=r"is not the stage 1 that .* was taught on: it has other weights"):
+            Scorer(copied / "runs" / "two", device="cpu", perception=named)
+    tally(KIND, tried=1)
+
+
 def test_questions_that_the_weights_were_not_taught_are_refused(copied, again, tally):
     origin = copied / "runs" / "one" / "origin.json"
     kept = json.loads(origin.read_text())

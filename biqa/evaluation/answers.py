@@ -1,11 +1,14 @@
 """The answers table: one row a query, and the seam of the project. Training ends here and every figure starts here."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pandas.api.types import is_float_dtype, is_integer_dtype
+from pyarrow import ArrowInvalid
 
 from biqa.errors import BadRecord
 from biqa.files import write_whole
@@ -56,8 +59,28 @@ def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     return frame.sort_values(["dataset", "image", "query"], kind="stable", ignore_index=True)
 
 
-def write_answers(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table whole or not at all: a killed run leaves no half of it."""
+MADE_BY = "weights"
+"""Name in a table's file of the print of the weights that its rows were made by."""
+
+
+def made_by(path: Path) -> str | None:
+    """The print of the weights by which a table was made; None of a table of a release that kept none, or that cannot be read."""
+    try:
+        kept = json.loads((pq.read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+    except (ArrowInvalid, OSError, ValueError):
+        return None
+    return kept.get(MADE_BY)
+
+
+def write_answers(frame: pd.DataFrame, path: Path, weights: str | None = None) -> None:
+    """Write a table whole or not at all: a killed run leaves no half of it.
+
+    Args:
+        frame: the rows.
+        path: the file.
+        weights: print of the weights that they were made by, kept with them.
+    """
+    frame.attrs = {} if weights is None else {MADE_BY: weights}
     write_whole(path, frame.to_parquet(index=False, write_page_checksum=True))
 
 

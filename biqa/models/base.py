@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from biqa.models.quantization import is_packed
 SAMPLED = 256
 """Numbers taken of each tensor: of a 7B model about 80,000, in less than a second."""
 IN_A_BLOCK = re.compile(r"\.\d+\.")
+HALF = ", as float16"
+"""What follows the name of a part where its numbers were rounded to float16."""
 FILE = "base.json"
 """Beside an adapter."""
 
@@ -50,9 +53,10 @@ RANDOM = Base()
 def fingerprint(named: Iterable[tuple[str, Tensor]], part: Callable[[str], str]) -> dict[str, str]:
     """A hash of each part of a model: SHA-256 over names, shapes and every n-th number of its weights.
 
-    It is to be the same however the base is loaded: numbers are rounded to bfloat16 first, as a base of that type has them; and the decoder's linear
-    layers, which quantization packs, have a hash of their own, which a packed base lacks. What both bases have is compared. Packed weights are left
-    out (they depend on type and device of the packing), and so is a base of float16, whose rounding is another.
+    It is to be the same however the base is loaded: numbers are rounded to bfloat16 first, as a base of that type has them, and for a hash of its own
+    (`HALF`) to float16; and the decoder's linear layers, which quantization packs, have a hash of their own, which a packed base lacks. What both
+    bases have is compared: all but bfloat16 with float16, which no rounding makes equal. Packed weights are left out: they depend on type and device
+    of the packing.
 
     Args:
         named: name in the whole model and value of every weight, before anything is learnt.
@@ -60,12 +64,15 @@ def fingerprint(named: Iterable[tuple[str, Tensor]], part: Callable[[str], str])
     """
     hashes: dict[str, Any] = {}
     for name, weight in sorted(named, key=lambda item: item[0]):
-        if is_packed(weight) or weight.dtype == torch.float16:
+        if is_packed(weight):
             continue
-        of = hashes.setdefault(part(name) + (", linear layers" if weight.ndim > 1 and IN_A_BLOCK.search(name) else ""), hashlib.sha256())
+        of = part(name) + (", linear layers" if weight.ndim > 1 and IN_A_BLOCK.search(name) else "")
         sampled = weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLED)]
-        of.update(f"{name} {tuple(weight.shape)}".encode())
-        of.update(sampled.to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+        for kind, key, other in ((torch.bfloat16, of, torch.float16), (torch.float16, of + HALF, torch.bfloat16)):
+            if weight.dtype != other:
+                found = hashes.setdefault(key, hashlib.sha256())
+                found.update(f"{name} {tuple(weight.shape)}".encode())
+                found.update(sampled.to(kind).view(torch.int16).cpu().numpy().tobytes())
     return {key: value.hexdigest() for key, value in sorted(hashes.items())}
 
 
@@ -75,18 +82,27 @@ def write_base(base: Base, folder: Path) -> None:
 
 
 def refuse_other_base(base: Base, adapter: Path) -> None:
-    """Check that an adapter was learnt on these weights, as far as both are known. One that was written by others has no note of it.
+    """Check that an adapter was learnt on these weights, as far as both are known. Where they are not, as of an adapter that others have written,
+    that is said on stderr.
 
     Raises:
         IncompatibleChoice: it was learnt on others.
     """
     file = adapter / FILE
     if not file.is_file():
+        _say_unknown(adapter, f"it has no {FILE}, so that nobody can tell")
         return
     learnt_on = Base(**json.loads(file.read_text(encoding="utf-8")))
-    other = [part for part in learnt_on.prints.keys() & base.prints.keys() if learnt_on.prints[part] != base.prints[part]]
+    both = learnt_on.prints.keys() & base.prints.keys()
+    other = {part.removesuffix(HALF) for part in both if learnt_on.prints[part] != base.prints[part]}
     if other:
         raise IncompatibleChoice(
             f"{adapter}: this adapter was learnt on {learnt_on}, and the base here is {base}: their weights differ ({'; '.join(sorted(other))}). "
             f"Choose the model= options of that run."
         )
+    if not both:
+        _say_unknown(adapter, "one of the two is of bfloat16 and the other of float16, so that they cannot be compared")
+
+
+def _say_unknown(adapter: Path, why: str) -> None:
+    print(f"WARNING: {adapter}: whether this adapter was learnt on the base here is not known: {why}.", file=sys.stderr)

@@ -4,6 +4,7 @@ What was made lies in `<table>.parts/` beside the table until that is whole. Whi
 on the list of images alone, so a run that goes on ends with the table of one that nothing interrupted.
 """
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from biqa import config as schema
 from biqa.data.module import Item
 from biqa.data.record import Split
 from biqa.data.shares import share
-from biqa.evaluation.answers import answers_frame, write_answers
+from biqa.evaluation.answers import answers_frame, made_by, write_answers
 from biqa.evaluation.scorers import scored
 from biqa.running.building import build_data, build_stage, build_stage_one, build_trainer
+from biqa.running.origin import print_of_weights
 from biqa.running.parts import RowsInParts
 from biqa.running.serving import Serving
 from biqa.runs import STAGE_ONE, RunFolder
@@ -72,7 +74,7 @@ class Keep(L.Callback):
         self.written = time.monotonic()
 
 
-def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Sequence[Item], table: Path) -> list[Row]:
+def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Sequence[Item], table: Path, *, weights: str) -> list[Row]:
     """Rows of some images, asked now or before a kill: in the first process those of all, image by image in the order of the items.
 
     Args:
@@ -81,8 +83,9 @@ def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Seq
         trainer: with it.
         items: of images with different names.
         table: the file that they will end in. What is kept beside it may go once that is written (`RowsInParts.clear`).
+        weights: print of those that answer.
     """
-    parts = RowsInParts(table)
+    parts = RowsInParts(table, weights)
     done = from_first(parts.images)
     left = [item for item in items if item.record.image not in done]
     if left:
@@ -107,14 +110,32 @@ def rows_of(serving: Serving, stage: StageModule, trainer: L.Trainer, items: Seq
 def answer(serving: Serving, folder: RunFolder, stage: StageModule, trainer: L.Trainer, test: Mapping[str, list[Item]]) -> None:
     """A table of answers for each data set that has none yet, scored as the run's config says."""
     scorer = OmegaConf.select(serving.composed, "scorer.kind", default="levels")  # absent in runs of releases that had no choice
+    weights = from_first(lambda: answered_by(serving))
     for dataset, items in test.items():
         table = folder.answers(dataset)
-        if not from_first(table.is_file):
-            rows = rows_of(serving, stage, trainer, items, table)
+        if not from_first(lambda table=table: is_made(table, weights)):
+            rows = rows_of(serving, stage, trainer, items, table, weights=weights)
             if first():
                 frame = answers_frame({"dataset": dataset, **row} for row in rows)
-                write_answers(scored(frame, scorer), table)
+                write_answers(scored(frame, scorer), table, weights)
                 RowsInParts(table).clear()
+
+
+def answered_by(serving: Serving) -> str:
+    """Print of the weights that answer."""
+    return "base" if serving.learnt is None else print_of_weights(serving.learnt.path)
+
+
+def is_made(table: Path, weights: str) -> bool:
+    """Whether a table is there, made by these weights. One that others have made goes: answers of two models in one run are of neither."""
+    if not table.is_file():
+        return False
+    others = made_by(table)
+    if others in (None, weights):  # none: of a release that kept no print
+        return True
+    print(f"WARNING: {table} was made by other weights ({others}, and here are {weights}): it is made anew.", file=sys.stderr)
+    table.unlink()
+    return False
 
 
 def described_items(
@@ -141,13 +162,14 @@ def described_items(
 def describe(serving: Serving, folder: RunFolder, images: "Images", *, split: Split, repeats: int) -> dict[str, list[str]]:
     """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
     table = folder.descriptions / f"{images.card.name}-{split}.parquet"
-    if not from_first(table.is_file):
+    weights = from_first(lambda: answered_by(serving))
+    if not from_first(lambda: is_made(table, weights)):
         composed, stage_one = serving.composed, serving.learnt
         assert stage_one is not None, "a stage 1 has learnt"
         stage = build_stage(composed, STAGE_ONE, serving.model(lambda: build_stage_one(composed, stage_one)), steps=0, repeats=repeats)
-        rows = rows_of(serving, stage, build_trainer(composed, folder, logs=False), images.items(split), table)
+        rows = rows_of(serving, stage, build_trainer(composed, folder, logs=False), images.items(split), table, weights=weights)
         if first():
-            write_answers(pd.DataFrame(rows), table)
+            write_answers(pd.DataFrame(rows), table, weights)
             RowsInParts(table).clear()
     found = from_first(lambda: pd.read_parquet(table)).sort_values(["image", "query"], kind="stable")
     return {str(image): list(rows["description"]) for image, rows in found.groupby("image", sort=False)}

@@ -20,14 +20,16 @@ Row = Mapping[str, Any]
 class RowsInParts:
     """Rows of images, in any order, on their way to a table: kept in `<table>.parts/` until `clear`.
 
-    A part that cannot be read counts as not made. Rows of an image come together or not at all.
+    A part that cannot be read counts as not made, and so do parts that other weights have made. Rows of an image come together or not at all.
 
     Args:
         table: the file that they will end in.
+        weights: print of the weights that make them; "": not known.
     """
 
-    def __init__(self, table: Path) -> None:
+    def __init__(self, table: Path, weights: str = "") -> None:
         self.folder = table.with_suffix(".parts")
+        self.weights = weights
         self._made: list[dict[str, Any]] = []
         self._unwritten: list[dict[str, Any]] = []
         self._known: set[str] = set()
@@ -36,6 +38,8 @@ class RowsInParts:
     def images(self) -> set[str]:
         """Read what was kept before: the images that have rows."""
         self._made, self._unwritten = [], []
+        if self.weights and self._made_by.is_file() and self._made_by.read_text(encoding="utf-8") != self.weights:
+            self.clear()
         for file in sorted(self.folder.glob("*.parquet")):
             try:
                 self._made += pq.read_table(file).to_pylist()
@@ -44,6 +48,10 @@ class RowsInParts:
             self._files = max(self._files, int(file.stem) + 1)
         self._known = {row["image"] for row in self._made}
         return set(self._known)
+
+    @property
+    def _made_by(self) -> Path:
+        return self.folder / "weights"
 
     def add(self, rows: Iterable[Row]) -> None:
         """Keep rows of further images; those of an image that has some already are left out. They are on disk after `write`."""
@@ -60,6 +68,8 @@ class RowsInParts:
         if not self._unwritten:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.weights and not self._made_by.is_file():
+            self._made_by.write_text(self.weights, encoding="utf-8")
         _write(self._unwritten, self.folder / f"{self._files:06d}.parquet")
         self._files += 1
         self._made += self._unwritten

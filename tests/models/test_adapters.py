@@ -383,6 +383,30 @@ def test_the_same_base_is_known_however_it_is_loaded(checkpoint, tmp_path, optio
     assert set(again.base.prints) & set(taught.base.prints)
 
 
+@pytest.mark.parametrize("learnt", ["float16", "float32"])
+@pytest.mark.parametrize("here", ["float16", "float32", "bfloat16"])
+def test_a_base_of_half_precision_is_known_too(checkpoint, tmp_path, capsys, learnt, here):
+    taught, again, other = checkpoint("llava", dtype=learnt), checkpoint("llava", dtype=here), checkpoint("llava", seed=1, dtype=here)
+    for vlm in (taught, again, other):
+        adapt(vlm, **LORA)
+    save_weights(taught, tmp_path)
+    load_weights(again, tmp_path)
+    unlike = (learnt, here) == ("float16", "bfloat16")  # which no rounding makes equal: it is said that nobody can tell
+    assert ("cannot be compared" in capsys.readouterr().err) == unlike
+    if not unlike:
+        with pytest.raises(IncompatibleChoice, match="their weights differ"):
+            load_weights(other, tmp_path)
+
+
+def test_an_adapter_without_a_note_of_its_base_is_read_and_that_is_said(checkpoint, tmp_path, capsys):
+    vlm = checkpoint("llava")
+    adapt(vlm, **LORA)
+    save_weights(vlm, tmp_path)
+    (tmp_path / "adapter" / "base.json").unlink()
+    load_weights(vlm, tmp_path)
+    assert "whether this adapter was learnt on the base here is not known: it has no base.json" in capsys.readouterr().err
+
+
 def test_a_packed_base_is_known_by_what_is_not_packed(checkpoint, tmp_path):
     taught, other = checkpoint("llava", quantization=Quantization("nf4")), checkpoint("llava", seed=1, quantization=Quantization("nf4"))
     for vlm in (taught, other):
