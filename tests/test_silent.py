@@ -141,6 +141,33 @@ def test_a_stage_one_that_has_learnt_the_test_pictures_is_refused(copied, again,
     tally(KIND, tried=3)
 
 
+# labels that run the wrong way
+
+
+def write_blurred(folder: Path) -> Path:
+    """Forty noisy pictures, the blurrier the worse, scored 1 to 5."""
+    folder.mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), ["image,mos"]
+    for number in range(40):
+        noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        noise.filter(ImageFilter.GaussianBlur(0.3 + number / 15)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{5 - number / 10:.1f}")
+    (folder / "scores.csv").write_text("\n".join(lines))
+    return folder / "scores.csv"
+
+
+@pytest.mark.parametrize("direction", ["mos", "dmos"])
+def test_a_table_whose_scores_run_the_wrong_way_is_announced(call, small, tmp_path, tally, direction):
+    file = write_blurred(tmp_path / "data")
+    where = ("data=table", f"data.file={file}", "data.low=1", "data.high=5", f"data.direction={direction}", f"runs={tmp_path}", "name=a")
+    done = call("biqa.run", *small, *where, "stage=zero_shot", "stage.epochs=0")
+    assert done.code == 0
+    told = "the sharper an image, the lower its quality (Spearman correlation -1.00, 40 images), taken as dmos"
+    assert (f"WARNING: scores: {told}" in done.err) == (direction == "dmos")
+    assert (told in done.out) == (direction == "dmos")
+    tally(KIND, tried=1)
+
+
 # what has changed since a run began
 
 

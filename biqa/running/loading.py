@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from biqa.data.inspection import upside_down
 from biqa.data.module import Item
 from biqa.data.overlap import Overlap, overlap
 from biqa.data.record import Card, DataSource, Record, Reduction, Split
@@ -119,6 +120,7 @@ def load_corpus(composed: DictConfig, *, describe_tests: bool) -> Corpus:
         needed = targets.parts if one.weight or describe_tests else ()
         one.records, left_out = check_images(one.records, one.node.on_bad_image, found, needed)
         skipped.append(left_out)
+        tell_upside_down(one, looks)
         for split in one.needed:
             require_split(one.records, split)
     # a teacher is paid for every image that it is shown: only those that get a target
@@ -210,6 +212,21 @@ def look_at_images(composed: DictConfig, records: Sequence[Record], parts: Colle
 def import_notes(*importers: object) -> list[str]:
     """What a reader or a description source repaired or found odd: a sentence each, from those that keep a report."""
     return [sentence for importer in importers for sentence in getattr(getattr(importer, "report", None), "problems", [])]
+
+
+def tell_upside_down(one: _Set, looks: Mapping[Path, Look]) -> None:
+    """Say that the labels of a data set seem to run the wrong way.
+
+    Raises:
+        BadRecord: that is beyond doubt.
+    """
+    found = None if one.source.card.stand_in else upside_down(one.source.card, one.records, looks)
+    if found is None:
+        return
+    said, certain = found
+    if certain:
+        raise BadRecord(f"{one.source.card.name}: {said}\nUse the label file of the release, or give the direction of your scores: data.direction=.")
+    one.alarms.append(said)
 
 
 def tell_repeated_pictures(sets: Sequence[_Set], looks: Mapping[Path, Look], *, stop: bool) -> None:

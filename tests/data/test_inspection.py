@@ -4,9 +4,10 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from biqa.data.inspection import check_overlap, inspect, near_duplicates
+from biqa.data.inspection import check_overlap, inspect, near_duplicates, upside_down
 from biqa.data.record import Card, Record
 from biqa.data.survey import Look
 
@@ -56,6 +57,30 @@ def test_a_scale_upside_down_is_seen() -> None:
     assert text.endswith("in 0 of 2 distortion types: is the scale upside down?")
     plain = [replace(record, distortions=()) for record in made]
     assert states(plain, looks(plain), card)["direction"] == ("note", "cannot be tested (no graded distortions); taken as dmos")
+
+
+def many(direction: str, *, kinds: int = 4, noise: float = 0.1) -> list[Record]:
+    """Graded distortions, whose DMOS rises with their strength, in a data set whose card says `direction`."""
+    rng = np.random.default_rng(0)
+    card = replace(CARD, low=0.0, high=1.0, direction=direction)
+    scores = [
+        (kind, strength, float(np.clip(strength / 6 + noise * rng.normal(), 0, 1))) for kind in range(kinds) for strength in (1, 2, 3, 4, 5)
+    ] * 3
+    return [
+        Record(image=f"{i}", path=Path(f"{i}"), q=card.quality(score, ""), split="train", group=f"{i}", score=score, distortions=((f"{kind}", strength),))
+        for i, (kind, strength, score) in enumerate(scores)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_labels_of_known_distortions_that_rise_with_their_strength_are_upside_down(noise: float) -> None:
+    """Also of noisy opinions; and sound ones never are, nor a handful of images."""
+    right, wrong = many("dmos", noise=noise), many("mos", noise=noise)
+    assert upside_down(CARD, right, looks(right)) is None
+    said, certain = upside_down(CARD, wrong, looks(wrong)) or ("", False)
+    assert certain
+    assert said.startswith("quality rises with the strength of distortions (mean Spearman correlation within types ")
+    assert upside_down(CARD, wrong[:20], looks(wrong)) is None
 
 
 def test_images_that_cannot_be_used_are_counted_and_the_first_named() -> None:
