@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biqa.data import images
 from biqa.data.images import as_seen, load_image, read_ahead
 from biqa.data.record import Reduction
 from biqa.errors import BadRecord
@@ -44,6 +45,20 @@ def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16)).save(tmp_path / "a.png")
     assert np.asarray(load_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+@pytest.mark.parametrize("form", ["RGBA", "LA", "I;16", "see-through"])
+def test_bands_are_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = {"RGBA": rng.integers(0, 256, (23, 11, 4)), "LA": rng.integers(0, 256, (23, 11, 2)), "see-through": rng.integers(0, 256, (23, 11, 3))}
+    values = rng.integers(0, 2**16, (23, 11)).astype(np.uint16) if form == "I;16" else pixels[form].astype(np.uint8)
+    options = {"transparency": tuple(values[4, 5].tolist())} if form == "see-through" else {}
+    Image.fromarray(values).save(tmp_path / "a.png", **options)
+    whole = np.asarray(load_image(tmp_path / "a.png"))
+    monkeypatch.setattr(images, "BAND", 40)
+    assert np.array_equal(np.asarray(load_image(tmp_path / "a.png")), whole)
+    if form == "I;16":
+        assert np.array_equal(whole[..., 0], np.round(values / 257.0))
 
 
 def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
