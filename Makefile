@@ -9,7 +9,7 @@ RUNS ?= runs/main_table
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults trust conformance docs bench bench-gpu reproduce-table check-experiments clean
+.PHONY: help install check test test-faults trust fuzz conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,9 @@ test-faults: install  ## the long campaigns: 200 kills, runs of several processe
 
 trust: install  ## every campaign of faults once more; writes docs/trust.json and docs/trust.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults or trust' --record-trust -q; code=$$?; $(MAKE) docs; exit $$code
+
+fuzz: install  ## 20,000 mutated pictures and label files; ARGS="engine=atheris inputs=100000" for those that coverage guides (pip install 'biqa[fuzz]')
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py $(ARGS)
 
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py

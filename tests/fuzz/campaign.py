@@ -12,6 +12,7 @@ seconds of the processor. A process that ends before its time is lost with the i
 import faulthandler
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -27,25 +28,37 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from mutations import mutated
-from targets import Target, label_targets, picture_targets
+from mutations import mutated  # noqa: E402
 
-from biqa.doors.arguments import read_options
+from biqa.doors.arguments import read_options  # noqa: E402
+
+if TYPE_CHECKING:
+    from targets import Target
 
 SECONDS = 2.0
 """Of the processor, for one input."""
 MEMORY = 2**30
 """Bytes, beyond what the process has when it begins."""
+NEW_UNITS = re.compile(r"stat::new_units_added:\s+(\d+)")
+"""In what libFuzzer says at its end: inputs that it has kept, as they reached code that none before them had."""
 PATIENCE = 120.0
 """Seconds of the clock after which a process that does not come back from a library is ended."""
-KINDS = {"pictures": picture_targets, "labels": label_targets}
+KINDS = ("pictures", "labels")
 
 
 class Hang(BaseException):
     """An input took too long. No `except Exception` of a reader keeps it."""
+
+
+def targets_of(kind: str, place: Path) -> "list[Target]":
+    """The readers of a kind, with what they read made in a folder. Imported here: atheris marks what is imported once it listens."""
+    from targets import label_targets, picture_targets
+
+    return {"pictures": picture_targets, "labels": label_targets}[kind](place)
 
 
 @dataclass
@@ -103,7 +116,7 @@ def _last_words(said: str) -> str:
     return " ".join(lines[:3]) or said[-200:].strip()
 
 
-def inputs_of(targets: Sequence[Target], kind: str, seed: int, start: int, end: int) -> Iterator[tuple[int, Target, str, bytes]]:
+def inputs_of(targets: "Sequence[Target]", kind: str, seed: int, start: int, end: int) -> "Iterator[tuple[int, Target, str, bytes]]":
     """Number, target, name of the seed and bytes of each input."""
     weights = [target.weight for target in targets]
     for number in range(start, end):
@@ -117,7 +130,7 @@ def alone(kind: str, start: int, end: int, seed: int, planted: str) -> None:
     """Try a part of a campaign in this process, and tell it line by line on standard output."""
     warnings.simplefilter("ignore")  # what Pillow and openpyxl think of damaged files
     with tempfile.TemporaryDirectory() as place:
-        targets = KINDS[kind](Path(place))
+        targets = targets_of(kind, Path(place))
         for target in targets:
             for name, data in target.seeds.items():
                 told = target(data, name)
@@ -148,7 +161,7 @@ def alone(kind: str, start: int, end: int, seed: int, planted: str) -> None:
         print("end " + json.dumps({"outcomes": outcomes, "slowest": slowest, "megabytes": megabytes}), flush=True)
 
 
-def tried(target: Target, data: bytes, name: str) -> str:
+def tried(target: "Target", data: bytes, name: str) -> str:
     """What came of an input, within its time.
 
     Raises:
@@ -181,8 +194,10 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__} at {place}: {str(error)[:300]}"
 
 
-def _planted(what: str, targets: list[Target]) -> None:
+def _planted(what: str, targets: "list[Target]") -> None:
     """Put in the place of the targets one that goes wrong on each fiftieth input, in a way that must be told."""
+    from targets import Target
+
     count = Counter[str]()
 
     def wrong(file: Path) -> None:
@@ -208,54 +223,49 @@ PLANTED: dict[str, Callable[[], object]] = {
 
 
 def guided(kind: str, inputs: int) -> Report:
-    """Try so many inputs that atheris makes up, each from those before that have reached new code; shared out among the readers.
+    """Try so many inputs that atheris makes up, each from those before that have reached new code. The first byte chooses the reader.
 
     Raises:
         ImportError: atheris is not installed.
     """
     import_module("atheris")
-    report = Report()
-    with tempfile.TemporaryDirectory() as place:
-        names = [target.name for target in KINDS[kind](Path(place))]
-    for name in names:
-        runs = -(-inputs // len(names))
-        done = subprocess.run(
-            [sys.executable, __file__, f"kind={kind}", f"inputs={runs}", f"target={name}", "engine=atheris", "alone=true"],
-            capture_output=True, text=True, errors="replace", check=False,
-        )  # fmt: skip
-        report.tried += runs
-        if done.returncode:
-            said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            report.lost.append(f"{kind} {name} (atheris): {' | '.join(said[-12:])[:1500]}")
+    command = [sys.executable, __file__, f"kind={kind}", f"inputs={inputs}", "engine=atheris", "alone=true"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    report = Report(tried=inputs, outcomes=Counter(reached_new_code=sum(int(number) for number in NEW_UNITS.findall(done.stderr))))
+    if done.returncode:
+        said = [
+            line
+            for line in done.stdout.splitlines() + done.stderr.splitlines()
+            if line.startswith(("TRIED", "Exception", "==", "  File")) or "Error" in line
+        ]
+        report.lost.append(f"{kind} (atheris, exit code {done.returncode}): {' | '.join(said[-15:])[-2000:]}")
     return report
 
 
-def guided_alone(kind: str, name: str, runs: int) -> None:
-    """Let atheris feed one target in this process; it ends the process, with 0 where nothing is lost."""
+def guided_alone(kind: str, runs: int) -> None:
+    """Let atheris feed the targets in this process; it ends the process, with 0 where nothing is lost."""
     atheris = import_module("atheris")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
         with atheris.instrument_imports(include=["biqa", "PIL", "openpyxl"], enable_loader_override=False):
-            [target] = [target for target in KINDS[kind](Path(place)) if target.name == name]
+            targets = targets_of(kind, Path(place))
         corpus = Path(place) / "corpus"
         corpus.mkdir()
-        for seed, data in target.seeds.items():
-            (corpus / seed).write_bytes(data)
+        for number, target in enumerate(targets):
+            for name, data in target.seeds.items():
+                (corpus / f"{number}-{name}").write_bytes(bytes([number]) + data)
         signal.signal(signal.SIGPROF, _hang)
-        seed = sorted(target.seeds)[0]
 
         def one(data: bytes) -> None:
-            tried(target, data, seed)
+            target = targets[data[0] % len(targets)] if data else targets[0]
+            try:
+                tried(target, data[1:], sorted(target.seeds)[0])
+            except BaseException as error:
+                print(f"TRIED {target.name}: {in_words(error)}: {data[1:300]!r}", flush=True)
+                raise
 
-        options = [
-            f"-runs={runs}",
-            "-max_len=20000",
-            "-rss_limit_mb=2048",
-            f"-timeout={PATIENCE:.0f}",
-            "-seed=1",
-            f"-artifact_prefix={place}/",
-            "-verbosity=0",
-        ]
+        limits = ("-max_len=20000", "-rss_limit_mb=2048", f"-timeout={PATIENCE:.0f}")
+        options = (f"-runs={runs}", "-seed=1", f"-artifact_prefix={place}/", "-print_final_stats=1", *limits)
         atheris.Setup([__file__, *options, str(corpus)], one)
         atheris.Fuzz()
 
@@ -264,7 +274,7 @@ def again(which: str, keep: str | None) -> None:
     """Read one input outside of all limits. Raises what it raises."""
     kind, seed, number = which.split(":")
     with tempfile.TemporaryDirectory() as place:
-        [(_, target, name, data)] = inputs_of(KINDS[kind](Path(place)), kind, int(seed), int(number), int(number) + 1)
+        [(_, target, name, data)] = inputs_of(targets_of(kind, Path(place)), kind, int(seed), int(number), int(number) + 1)
         print(f"{target.name}, from {name}, {len(data)} bytes: {data[:200]!r}")
         if keep is not None:
             (Path(keep) / name).write_bytes(data)
@@ -283,7 +293,6 @@ class CampaignOptions:
     keep: str | None = None
     start: int = 0
     planted: str = "none"
-    target: str = "none"
     alone: bool = False
 
 
@@ -293,7 +302,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.only is not None:
         again(options.only, options.keep)
     elif options.alone and options.engine == "atheris":
-        guided_alone(options.kind, options.target, options.inputs)
+        guided_alone(options.kind, options.inputs)
     elif options.alone:
         alone(options.kind, options.start, options.inputs, options.seed, options.planted)
     else:
@@ -308,7 +317,8 @@ def _all(options: CampaignOptions) -> int:
         inputs = options.inputs // len(kinds)
         report = guided(kind, inputs) if options.engine == "atheris" else campaign(kind, inputs, options.seed)
         told = ", ".join(f"{outcome} {number}" for outcome, number in report.outcomes.most_common())
-        print(f"{kind}: {report.tried} tried, {len(report.lost)} lost; {told}; at most {report.slowest:.2f} s, {report.megabytes:.0f} MB")
+        most = f"; at most {report.slowest:.2f} s, {report.megabytes:.0f} MB" if report.slowest else ""
+        print(f"{kind}: {report.tried} tried, {len(report.lost)} lost; {told}{most}")
         print(*report.lost, sep="\n", end="\n" if report.lost else "")
         lost += len(report.lost)
     return int(lost > 0)

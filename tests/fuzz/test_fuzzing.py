@@ -30,7 +30,7 @@ def test_many_mutated_files(kind: str, tally: Callable[..., None]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: pip install 'biqa[fuzz]'")
 def test_inputs_that_coverage_guides(kind: str, tally: Callable[..., None]) -> None:
-    report = guided(kind, inputs=20_000)
+    report = guided(kind, inputs=10_000)
     tally("fuzzed_guided", report.tried, report.survived)
     assert report.lost == []
 
