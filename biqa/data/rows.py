@@ -157,7 +157,7 @@ def _sheet_lines(file: Path, sheet: str) -> list[list[str]]:
     except (BadRecord, MemoryError):
         raise
     except Exception as error:  # the reader fails in many ways on a damaged file
-        raise BadRecord(f"{file}: cannot be read as a workbook ({error}). Unpack or download it again.") from error
+        raise BadRecord(f"{file}: cannot be read as a workbook ({quoted(str(error))}). Unpack or download it again.") from error
     raise DatasetNotFound(f'{file}: there is no sheet "{sheet}"; found {", ".join(sheets) or "none"}. Use the file of the release.')
 
 

@@ -95,7 +95,7 @@ def read_answers(path: Path) -> pd.DataFrame:
     except MemoryError:
         raise
     except Exception as error:  # the reader fails in many ways on a damaged file
-        raise BadRecord(f"{path}: cannot be read ({type(error).__name__}: {error}). Run that run again with overwrite=true.") from error
+        raise BadRecord(f"{path}: cannot be read ({type(error).__name__}: {str(error)[:200]}). Run that run again with overwrite=true.") from error
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         found = ", ".join(map(str, frame.columns))

@@ -95,7 +95,7 @@ def check_records(records: Iterable[Record], root: Path) -> None:
         assert all(isinstance(level, int) and 1 <= level <= 5 for _, level in record.distortions), record
         assert record.path.is_relative_to(root), record
         record.image.encode()  # into the answers table, and onto the terminal
-        assert sides.setdefault(record.group, record.split) == record.split or record.group == record.image, record
+        assert sides.setdefault(record.group, record.split) == record.split, record
 
 
 def label_targets(place: Path) -> list[Target]:

@@ -129,6 +129,17 @@ def test_a_sheet_whose_row_has_any_number(tmp_path: Path) -> None:
         read_sheet(tmp_path / "a.xlsx", "Sheet", ["name"])
 
 
+def test_what_the_reader_of_workbooks_says_is_cut(tmp_path: Path) -> None:
+    """It quotes the name that stands in the file: all of it, up to 64 kB."""
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    whole = (tmp_path / "a.xlsx").read_bytes()
+    (tmp_path / "a.xlsx").write_bytes(whole[:26] + (60_000).to_bytes(2, "little") + whole[28:30] + b"x" * 60_000 + whole[30:])
+    with pytest.raises(BadRecord, match=r"a\.xlsx: cannot be read as a workbook") as told:
+        read_sheet(tmp_path / "a.xlsx", "Sheet", ["name"])
+    assert len(str(told.value)) < 1000
+
+
 @pytest.fixture
 def run(fabricate: Callable[..., Path], tmp_path: Path) -> RunFolder:
     """A finished run."""
