@@ -10,7 +10,9 @@ import pytest
 from biqa import report as door
 from biqa.doors.opening import open_door, user_errors
 from biqa.errors import IncompatibleChoice
-from biqa.report import ReportConfig, command_of, main, report
+from biqa.report import ReportConfig, best_of, command_of, main, report
+from biqa.reporting.result import find_results
+from biqa.reporting.tables import study_runs
 
 pytest_plugins = ["fabrication"]
 
@@ -169,3 +171,20 @@ def test_help_and_config_do_not_pay_for_what_they_do_not_use(tmp_path):
     heavy = "{'torch', 'pandas', 'scipy', 'matplotlib'}"
     loaded = python(tmp_path, "-c", f"import biqa.report, sys; print(sorted({heavy} & set(sys.modules)))")
     assert loaded.stdout == "[]\n"
+
+
+def test_figures_show_the_best_systems_and_tables_all(fabricate, tmp_path, monkeypatch, capsys):
+    for name, noise in {"a": 0.8, "b": 0.1, "c": 0.4}.items():
+        fabricate(tmp_path / "runs", name, "joint", noise=noise, config={"stage": {"epochs": "abc".index(name)}})
+    study = study_runs(find_results(tmp_path / "runs"), baseline="joint", resamples=20, seed=0)
+    assert best_of(study) is study
+    monkeypatch.setattr("biqa.report.DRAWN", 2)
+    assert [system.runs[0].name for system in best_of(study).systems] == ["b", "c"]
+    assert call(monkeypatch, f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}", "resamples=20") == 0
+    assert "The figures show the 2 of 3 systems with the highest SRCC" in " ".join(capsys.readouterr().out.split())
+    drawn = (tmp_path / "out" / "figure.svg").read_text()
+    assert [f"stage.epochs={i}" in drawn for i in range(3)] == [False, True, True]
+    assert all(f"stage.epochs={i}" in (tmp_path / "out" / "table.md").read_text() for i in range(3))
+    monkeypatch.setattr("biqa.report.DRAWN", 48)
+    monkeypatch.setattr("biqa.report.PANELS", 1)
+    assert [system.runs[0].name for system in best_of(study).systems] == ["b"]

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from biqa.evaluation.bootstrap import Estimate, bootstrap, bootstrap_mean, bootstrap_means, difference, draw_counts, estimate, paired_difference
+from biqa.evaluation.bootstrap import (
+    Estimate,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_means,
+    difference,
+    draw_counts,
+    drawn_in_blocks,
+    draws_of_each,
+    estimate,
+    paired_difference,
+)
 from biqa.evaluation.correlation import plcc, srcc
 
 
@@ -118,3 +129,16 @@ def test_one_image_has_no_interval():
     assert found["one"].value == 0.4
     assert np.isnan([found["one"].low, found["one"].high]).all()
     assert (found["two"].value, found["two"].low, found["two"].high) == pytest.approx((0.5, 0.4, 0.6))
+
+
+def test_resamples_in_blocks_are_those_drawn_at_once(monkeypatch):
+    whole = draw_counts("koniq", names(13), 50, 3)
+    drawn = {"first": lambda counts: counts[:, 0], "most": lambda counts: counts.max(axis=1)}
+    for at_once in (1, 13, 40, 13 * 49, 10**6):
+        monkeypatch.setattr("biqa.evaluation.bootstrap.AT_ONCE", at_once)
+        blocks = list(drawn_in_blocks("koniq", names(13), 50, 3))
+        assert max(map(len, blocks)) == min(50, max(1, at_once // 13))
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
+        found = draws_of_each(drawn, "koniq", names(13), 50, 3)
+        np.testing.assert_array_equal(found["first"], whole[:, 0])
+        np.testing.assert_array_equal(found["most"], whole.max(axis=1))

@@ -1,10 +1,12 @@
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
-from biqa.reporting.result import find_results
+from biqa.reporting.result import FoundRun, find_results
 from biqa.reporting.systems import baseline_of, datasets_of, group_systems, mean_measure, measure_system
 
 pytest_plugins = ["fabrication"]
@@ -208,3 +210,22 @@ def test_a_result_that_does_not_fit_its_answers_is_refused(fabricate, tmp_path):
     (folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(BadRecord, match=r"srcc on synthetic is 0\.123 in result\.json and 0\.\d+ in the answers table"):
         measure_system(systems_in(tmp_path)[0], "synthetic", resamples=20, seed=0)
+
+
+def test_eight_times_as_many_runs_take_eight_times_as_long_to_group(fabricate, tmp_path):
+    (made,) = find_results(fabricate(tmp_path, "a", "joint"))
+    options = {f"group{group}": {f"option{option}": option / 8 for option in range(8)} for group in range(10)}
+
+    def runs(number: int) -> list[FoundRun]:
+        configs = [{"stage": {"epochs": i % (number // 4)}, **options} for i in range(number)]
+        return [FoundRun(Path(f"{i}"), made.result | {"seed": i // (number // 4), "config": config}) for i, config in enumerate(configs)]
+
+    seconds = []
+    for number in (40, 320):
+        many = runs(number)
+        began = time.process_time()
+        found = group_systems(many)
+        seconds.append(time.process_time() - began)
+        assert [len(system.runs) for system in found] == [4] * (number // 4)
+        assert [system.name for system in found] == [f"one-stage (joint), stage.epochs={i}" for i in range(number // 4)]
+    assert seconds[1] < 3 * 8 * seconds[0]  # pair by pair it was 64 times, and each pair option by option
