@@ -167,7 +167,7 @@ def test_only_shared_data_sets_are_compared(made):
     folder = made("b")
     result = read_result(folder / "result.json")
     other = read_result(made("c", dataset="other") / "result.json")
-    write_result(result | {"metrics": result["metrics"] | other["metrics"]}, folder / "result.json")
+    write_result(result | {part: result[part] | other[part] for part in ("metrics", "data")}, folder / "result.json")
     compared = compare(CompareOptions("runs/a", "runs/b", resamples=20))
     assert ([pair.dataset for pair in compared.pairs], compared.left_out) == (["synthetic"], ["other"])
     assert compare(CompareOptions("runs/b", "runs/a", resamples=20)).left_out == ["other"]

@@ -126,6 +126,8 @@ def read_ahead(read: Callable[[S], T], things: Iterable[S], *, readers: int, ahe
 
 def _decode(path: Path, shorter_side: int | None = None) -> tuple[Image.Image, bool]:
     """The image, and whether it was reduced."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would wait for somebody to write into it
+        raise BadRecord(f"{path}: no file that holds a picture (a device or a pipe).")
     with _in_words(path), Image.open(path, formats=FORMATS) as image:
         _refuse_many_pixels(image, path)
         reduced = shorter_side is not None and min(image.size) > shorter_side

@@ -15,7 +15,7 @@ import numpy as np
 
 from biqa.errors import BadRecord, DatasetNotFound
 
-LARGEST = 2**27
+LARGEST = 2**23
 """Bytes of a file and of each variable in it, unpacked. Published label files are smaller than a megabyte."""
 
 MATRIX, COMPRESSED = 14, 15

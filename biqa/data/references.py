@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageOps
 
 from biqa.data.distortions.pixels import Image, Pixels, lab_to_rgb, to_image
+from biqa.data.images import FORMATS, MAX_PIXELS
 from biqa.errors import BadRecord, DatasetNotFound
 
 PHOTOGRAPHS: tuple[tuple[str, str, str, bool], ...] = (
@@ -57,7 +58,9 @@ class Reference:
             BadRecord: the file does not decode, or has more than 8 bits a channel.
         """
         try:
-            with PillowImage.open(self.path) as image:
+            with PillowImage.open(self.path, formats=(*FORMATS, "PPM")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 if image.mode not in EIGHT_BIT:
                     raise ValueError(f"its mode {image.mode} is not one of 8 bits a channel")
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

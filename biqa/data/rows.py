@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from biqa.errors import BadRecord, DatasetNotFound
 
 QUOTED, QUOTED_PATH = 80, 400
 """Letters of a cell and of a path that a message shows, at most: an unclosed quote makes a cell of half a file."""
-
 MOST_CELLS = 500_000
 """Of a sheet, empty ones included; that of SPAQ, the largest, has 78,000."""
+MOST_UNPACKED_MB = 48
+"""What a workbook may hold when it is unpacked, in MB (2^20 bytes): those of SPAQ and CSIQ have less than 10. Reading a MB takes about a second."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _sheet_lines(file: Path, sheet: str) -> list[list[str]]:
 
     if not file.is_file():
         raise DatasetNotFound(f"{file}: there is no such file. Unpack the release again.")
+    _refuse_bomb(file)
     try:
         with file.open("rb") as handle, closing(load_workbook(handle, read_only=True, data_only=True)) as workbook:
             sheets = workbook.sheetnames
@@ -171,6 +174,21 @@ def _few_lines(file: Path, lines: Iterable[tuple[object, ...]]) -> list[list[str
             raise BadRecord(f"{file}: the sheet has more than {MOST_CELLS:,} places for cells. Unpack or download it again.")
         found.append(["" if cell is None else str(cell).strip() for cell in line])
     return found
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Check what a workbook, which is an archive, says that it holds when it is unpacked: the unpacker holds each part to it.
+
+    Raises:
+        BadRecord: more than MOST_UNPACKED_MB.
+    """
+    try:
+        with ZipFile(file) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except (BadZipFile, OSError, NotImplementedError, ValueError):  # damaged: the reader says so
+        return
+    if size > MOST_UNPACKED_MB * 2**20:
+        raise BadRecord(f"{file}: unpacked it has {size / 2**20:,.0f} MB, and no more than {MOST_UNPACKED_MB} are read. Use the file of the release.")
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from biqa.data.survey import Part, look_at
 from biqa.data.targets import Description, Looks
 from biqa.data.text_cache import TextCache
 from biqa.data.texts import SHORTEST, OnLeak, TextReport, plain
-from biqa.errors import BadRecord
+from biqa.errors import BadRecord, TeacherUnavailable
 from biqa.language.features import parse
 from biqa.language.leak import check_leak
 from biqa.language.prompts import cut_verdict
@@ -75,6 +75,8 @@ class TeacherTargets:
         self.cache = TextCache(Path(cache).expanduser())
         self.on_leak: OnLeak = on_leak
         self.report = TextReport()
+        self.asks = True
+        """Whether the teacher may be asked: not one that a file of somebody else's names, for it is sent images, and a key."""
         self.texts: dict[Path, str] = {}
         """Image file -> what is left of its text."""
 
@@ -119,7 +121,12 @@ class TeacherTargets:
         new = list(dict.fromkeys(path for path in paths if path not in self.texts))
         images = {path: _seen_as(image, path, reduction) for path, image in self.cache.contents(new).items()}
         known = self.cache.known(self.question, self.writer.name)
-        if not known.keys() >= set(images.values()):
+        if missing := set(images.values()) - known.keys():
+            if not self.asks:
+                raise TeacherUnavailable(
+                    f"{len(missing)} images have no text in {self.cache.file} yet, and the server that the config of the run names is not asked: it "
+                    f"would be sent the images, and a key. Ask it yourself: biqa rerun, with descriptions.url= and descriptions.key_env="
+                )
             with self.cache.alone(self.question, self.writer.name, self._say_that_it_waits):
                 self._ask(images, reduction)
             known = self.cache.known(self.question, self.writer.name)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pandas.api.types import is_float_dtype, is_integer_dtype
-from pyarrow import ArrowInvalid
 
 from biqa.errors import BadRecord
 from biqa.files import write_whole
@@ -20,6 +21,11 @@ COLUMNS = ("dataset", "image", "query", "description", "level", *NUMBERS, "subse
 """`query` 0 is the greedy answer, 1..N the sampled ones. `level` is the word of the answer (sampled at temperature T; arg-max for query 0), or
 missing when it could not be parsed; `p_*` the level distribution, `score` its mean in [0, 1]; `q` the human quality in [0, 1]; `subset` the source
 of the image within the data set, missing where there is none."""
+
+MOST_ROWS = 5_000_000
+"""Of a table that is read: ten data sets of ten thousand images, asked fifty times."""
+MOST_MB = 1024
+"""Of text in it, in MB (2^20 bytes)."""
 
 
 def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file: Path, *, judged: bool) -> None:
@@ -67,7 +73,7 @@ def made_by(path: Path) -> str | None:
     """The print of the weights by which a table was made; None of a table of a release that kept none, or that cannot be read."""
     try:
         kept = json.loads((pq.read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
-    except (ArrowInvalid, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError):
         return None
     return kept.get(MADE_BY)
 
@@ -84,18 +90,44 @@ def write_answers(frame: pd.DataFrame, path: Path, weights: str | None = None) -
     write_whole(path, frame.to_parquet(index=False, write_page_checksum=True))
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a parquet file within bounds: a repeated value is stored once, so that a file of some kB may hold billions.
+
+    Raises:
+        BadRecord: it is damaged, or holds more than MOST_ROWS rows or MOST_MB of text.
+    """
+    again = "Run that run again with overwrite=true."
+    try:
+        with pq.ParquetFile(path) as file:
+            rows, schema = file.metadata.num_rows, file.schema_arrow
+        if rows > MOST_ROWS:
+            raise BadRecord(f"{path}: {rows:,} rows, and no more than {MOST_ROWS:,} are read. {again}")
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        table = pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True).read()
+        if (size := sum(_bytes_of(table[name]) for name in texts)) > MOST_MB * 2**20:
+            raise BadRecord(f"{path}: {size / 2**20:,.0f} MB of text, and no more than {MOST_MB:,} are read. {again}")
+        return table.cast(schema).to_pandas()
+    except (BadRecord, MemoryError):
+        raise
+    except Exception as error:  # the reader fails in many ways on a damaged file
+        raise BadRecord(f"{path}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]}). {again}") from error
+
+
+def _bytes_of(column: pa.ChunkedArray) -> int:
+    """Of texts that are stored once each, when every row has its own."""
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    lengths = (pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in column.chunks)  # pyright: ignore[reportAttributeAccessIssue]
+    return sum(int(of_chunk.fill_null(0).to_numpy(zero_copy_only=False).sum(dtype="int64")) for of_chunk in lengths)
+
+
 def read_answers(path: Path) -> pd.DataFrame:
     """Read an answers table back.
 
     Raises:
         BadRecord: it is damaged, columns are missing (the message lists those found), or a column holds something else.
     """
-    try:
-        frame = pd.read_parquet(path, page_checksum_verification=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # the reader fails in many ways on a damaged file
-        raise BadRecord(f"{path}: cannot be read ({type(error).__name__}: {str(error)[:200]}). Run that run again with overwrite=true.") from error
+    frame = read_table(path)
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         found = ", ".join(map(str, frame.columns))

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from biqa.errors import IncompatibleChoice
-from biqa.evaluation.answers import PROBABILITIES
+from biqa.evaluation.answers import PROBABILITIES, read_table
 from biqa.files import write_whole
 from biqa.finished.opened import OpenedRun
 from biqa.language.levels import LEVELS, level_index, score_of
@@ -92,7 +92,7 @@ class Task:
         file = self.folder / f"{table}.parquet"
         for _ in self.shown(rows_in_parts(pieces, rows, file, self.key), len(pieces)):
             pass
-        return pd.read_parquet(file)
+        return read_table(file)
 
     def by_layer(self, look: "Callable[[VLM, Sequence[Context]], list[Rows]]") -> dict[str, pd.DataFrame]:
         """Data set -> rows of `look`, a layer of an image a row."""

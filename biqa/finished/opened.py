@@ -99,11 +99,12 @@ class OpenedRun:
     @cached_property
     def vlm(self) -> "VLM":
         """The model that gives the level, with what was learnt, on its device and in evaluation mode."""
-        from biqa.finished.restoring import answered_with, chosen_device
+        from biqa.finished.restoring import answered_with, chosen_device, whole
         from biqa.running.building import build_model, quiet
 
         quiet()
-        vlm = build_model(self.config, vision=self.sees, weights=answered_with(self.folder, self.config))
+        with whole(self.folder):
+            vlm = build_model(self.config, vision=self.sees, weights=answered_with(self.folder, self.config))
         return vlm.to(chosen_device(self.accelerator)).eval()
 
     def precision(self) -> AbstractContextManager[Any]:
@@ -115,9 +116,11 @@ class OpenedRun:
     @cached_property
     def corpus(self) -> "Corpus":
         """The data sets of the run, with the description targets of what it was trained on."""
+        from biqa.finished.restoring import whole
         from biqa.running.loading import load_corpus
 
-        return load_corpus(self.config, describe_tests=False)
+        with whole(self.folder):
+            return load_corpus(self.config, describe_tests=False, ask=False)
 
     @cached_property
     def records(self) -> "dict[tuple[str, str], Record]":

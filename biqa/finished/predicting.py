@@ -27,7 +27,7 @@ from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.evaluation.predictions import Prediction, Unreadable, prediction_of
 from biqa.evaluation.scorers import scored
 from biqa.finished.reading import Reading, Source, name_of
-from biqa.finished.restoring import answered_with, chosen_device, composed_of, computing, stage_one_behind
+from biqa.finished.restoring import answered_with, chosen_device, composed_of, computing, stage_one_behind, whole
 from biqa.language.prompts import INFER, JOINT
 from biqa.models.sharing import share_weights
 from biqa.models.vlm import VLM
@@ -62,6 +62,7 @@ class Scorer:
 
     Raises:
         RunNotFound: no finished run there, or one that it builds on is gone.
+        RunExists, BadRecord: its config or its result is damaged, or was edited.
         IncompatibleChoice: it is a run of stage 1, which judges nothing; or of stage 2, and the stage 1 has other weights than the one that it was
             taught on; or there is no such device.
     """
@@ -79,22 +80,28 @@ class Scorer:
         self.folder: RunFolder = find_run(Path(run), "run")
         self.result: dict[str, Any] = read_result(self.folder.result)
         self.config = composed_of(self.folder)
-        self._refuse_stage_one()
-        kind = allowed(str(self.config.stage._target_))
-        two_stage = issubclass(kind, Inference)
-        if perception is not None and not two_stage:
-            raise IncompatibleChoice(
-                f"perception={os.fspath(perception)}: {self.folder.path} is no two-stage run: it describes by itself. Leave it out."
-            )
-        found = stage_one_behind(self.folder, self.config, perception) if two_stage else None
-        if found is not None:
-            refuse_other_stage_one(self.folder, found)
-        on = chosen_device(device, option)
-        quiet()
-        # nothing is kept on disk, and compiling a step takes longer than some pictures do
-        for name, value in (("images.cache", None), ("sampling.compile", False), ("sampling.memory_gb", None), ("sampling.batch_size", batch_size)):
-            OmegaConf.update(self.config, name, value, force_add=True)
-        self._build(found, on, self.config.seed if seed is None else seed)
+        with whole(self.folder):
+            self._refuse_stage_one()
+            kind = allowed(str(self.config.stage._target_))
+            two_stage = isinstance(kind, type) and issubclass(kind, Inference)
+            if perception is not None and not two_stage:
+                raise IncompatibleChoice(
+                    f"perception={os.fspath(perception)}: {self.folder.path} is no two-stage run: it describes by itself. Leave it out."
+                )
+            found = stage_one_behind(self.folder, self.config, perception) if two_stage else None
+            if found is not None:
+                refuse_other_stage_one(self.folder, found)
+            on = chosen_device(device, option)
+            quiet()
+            # nothing is kept on disk, and compiling a step takes longer than some pictures do
+            for name, value in (
+                ("images.cache", None),
+                ("sampling.compile", False),
+                ("sampling.memory_gb", None),
+                ("sampling.batch_size", batch_size),
+            ):
+                OmegaConf.update(self.config, name, value, force_add=True)
+            self._build(found, on, self.config.seed if seed is None else seed)
         self._option = option
         self._alone = threading.Lock()
 

@@ -3,29 +3,75 @@
 Runs that one builds on are named by where they lay then. A folder of runs that has been moved or copied is whole: they are looked for beside it too.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from biqa.errors import IncompatibleChoice, RunNotFound
+from biqa.config import SCHEMAS
+from biqa.doors.opening import of_type
+from biqa.errors import IncompatibleChoice, RunExists, RunNotFound
 from biqa.running.building import AUTOCAST
+from biqa.running.instantiate import KINDS, choices
 from biqa.runs import STAGE_ONE, RunFolder, find_run, fitting_stage_ones, plain
 
 INFERENCE = "biqa.stages.inference.Inference"
 """`_target_` of stage 2."""
+GROUPS = ("model", "stage", "data", "descriptions", "tuning", "quantization", "sampling", "trainer")
+"""Options that say what a run answers with, and of which images."""
+NEEDED = ("model", "stage", "data", "tuning", "sampling", "trainer")
+"""Those that the first release had."""
+EDITED = "Is it of another release, or was it edited?"
 
 
 def composed_of(folder: RunFolder) -> DictConfig:
     """The config of a run, as it was composed.
 
     Raises:
-        RunExists: it is damaged, or holds more than values.
+        RunExists: it is damaged, holds more than values, or values of other types than options have.
     """
-    return OmegaConf.create(folder.read_config())
+    values = folder.read_config()
+    for group in GROUPS:
+        found = values.get(group)
+        if found is None and group not in NEEDED:  # of an older release
+            continue
+        if not isinstance(found, dict):
+            raise RunExists(f"{folder.config} has no group of options {group}. {EDITED}")
+        if group in KINDS and found.get("_target_") not in choices(group):
+            raise RunExists(f"{folder.config}: {group}._target_={found.get('_target_')} is refused: no choice of conf/{group} has it. {EDITED}")
+        _refuse_other_types(group, found, folder.config)
+    return OmegaConf.create(values)
+
+
+def _refuse_other_types(group: str, found: Mapping[str, Any], file: Path) -> None:
+    of_target = (schema for schema in SCHEMAS.values() if getattr(schema, "_target_", None) == found.get("_target_"))
+    schema = SCHEMAS.get(group) or next(of_target, None)
+    if schema is None:  # a reader of a release: its options are few, and it checks them
+        return
+    known = {field.name for field in fields(schema)}
+    try:
+        OmegaConf.merge(OmegaConf.structured(schema), {name: value for name, value in found.items() if name in known})
+    except OmegaConfBaseException as error:
+        raise RunExists(f"{file}: {group}.{error.full_key}={found.get(str(error.full_key))}: {of_type(error)} {EDITED}") from error
+
+
+@contextmanager
+def whole(folder: RunFolder) -> Iterator[None]:
+    """While its config is used: an option that is not there is told in words.
+
+    Raises:
+        RunExists: one is not there.
+    """
+    try:
+        yield
+    except (ConfigAttributeError, ConfigKeyError, MissingMandatoryValue) as error:
+        raise RunExists(f"{folder.config} has no {error.full_key}. {EDITED}") from error
 
 
 def answered_with(folder: RunFolder, config: DictConfig, stage_one: RunFolder | None = None) -> RunFolder | None:

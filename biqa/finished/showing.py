@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from biqa.errors import IncompatibleChoice, UserError
+from biqa.evaluation.answers import read_table
 from biqa.files import write_whole
 from biqa.finished.opened import OpenedRun
 from biqa.reporting.figures import write_figure
@@ -70,7 +71,7 @@ class Shown:
 
     def rows(self, table: str, dataset: str, image: str | None = None) -> dict[str, pd.DataFrame]:
         """Label -> rows of a parquet file of one data set, or of one image of it."""
-        read = {label: pd.read_parquet(opened.folder.path / "analysis" / f"{table}.parquet") for label, opened in self.systems.items()}
+        read = {label: read_table(opened.folder.path / "analysis" / f"{table}.parquet") for label, opened in self.systems.items()}
         # where no description names what could be changed, the table of swaps has no rows, and so no columns
         kept = {label: frame.loc[frame["dataset"] == dataset, :] if len(frame) else frame for label, frame in read.items()}
         return kept if image is None else {label: frame.loc[frame["image"] == image, :] for label, frame in kept.items()}

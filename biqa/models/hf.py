@@ -123,8 +123,8 @@ def load(
     try:
         with _silent():
             model, report = kind.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, output_loading_info=True,
-                ignore_mismatched_sizes=True, **options,
+                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
     except (OSError, SafetensorError) as error:
         raise RunNotFound(f"{folder}: its weights cannot be read: {str(error).splitlines()[0]}. Download the checkpoint again.") from error

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from biqa.errors import RunNotFound
+from biqa.models.hooks import refuse_hooks
 
 FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 """What is fetched of a checkpoint on the hub: no code."""
 
 
 def checkpoint_folder(path: str, option: str, files: tuple[str, ...] = FILES, revision: str | None = None) -> Path:
-    """The folder of a checkpoint; one on the hub is downloaded first, without any code that lies beside it.
+    """The folder of a checkpoint, whose files ask for no code; one on the hub is downloaded first, without any code that lies beside it.
 
     Args:
         path: a folder, or a name on the hub.
@@ -18,8 +19,14 @@ def checkpoint_folder(path: str, option: str, files: tuple[str, ...] = FILES, re
         revision: branch, tag or commit on the hub; None: the newest.
 
     Raises:
-        RunNotFound: there is neither a folder nor a name on the hub, or the hub cannot be reached.
+        RunNotFound: there is neither a folder nor a name on the hub, or the hub cannot be reached; or a file asks for what it may not.
     """
+    folder = _found(path, option, files, revision)
+    refuse_hooks(folder)
+    return folder
+
+
+def _found(path: str, option: str, files: tuple[str, ...], revision: str | None) -> Path:
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import constants, snapshot_download

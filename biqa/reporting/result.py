@@ -22,6 +22,7 @@ from biqa.config.reading import read_json
 from biqa.errors import BadRecord, RunNotFound
 from biqa.files import write_whole
 from biqa.reporting.intervals import interval_text
+from biqa.reporting.odd import odd_values
 
 RESULT_NAME = "result.json"
 SCHEMA = 1
@@ -104,7 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
     Raises:
         RunNotFound: no such file.
-        BadRecord: not JSON, keys are missing, another schema, or something else than figures stands where figures are expected.
+        BadRecord: not JSON, keys are missing, another schema, or values that no run writes.
     """
     if not path.is_file():
         raise RunNotFound(
@@ -120,39 +121,12 @@ def read_result(path: Path) -> dict[str, Any]:
     missing = [key for key in KEYS if key not in result]
     if missing:
         raise BadRecord(f"{path}: {', '.join(missing)} missing; found {', '.join(result)}. Run that run again with overwrite=true.")
-    if (misfit := _misfit(result)) is not None:
-        raise BadRecord(f"{path}: {misfit} is not what a result of biqa has there. Run that run again with overwrite=true.")
+    if odd := next(odd_values(result), None):
+        raise BadRecord(f"{path}: {odd}. Was the file edited? Run that run again with overwrite=true.")
     for figures in result["metrics"].values():
         for figure in figures.values():
             figure.update({part: math.nan for part, value in figure.items() if value is None})
     return result
-
-
-def _misfit(result: Mapping[str, Any]) -> str | None:
-    """The first place that holds something else than what is read there; None: all fits."""
-    groups = [key for key in ("run", "metrics", "sampling", "data", "config", "versions", "hardware", "seconds") if not isinstance(result[key], dict)]
-    if groups:
-        return groups[0]
-    places = {f"run.{name}": isinstance(result["run"].get(name), str) for name in ("name", "model", "stage", "data")}
-    places["seed"] = isinstance(result["seed"], int) and _is_number(result["seed"])
-    places |= {f"sampling.{name}": _is_number(result["sampling"].get(name)) for name in ("repeats", "temperature", "top_p")}
-    places |= {f"seconds.{phase}": _is_number(spent) for phase, spent in result["seconds"].items()}
-    for name, figures in result["metrics"].items():
-        facts = result["data"].get(name)
-        places[f"data.{name}"] = isinstance(facts, dict) and isinstance(facts.get("images"), int) and isinstance(facts.get("stand_in"), bool)
-        places[f"metrics.{name}"] = isinstance(figures, dict)
-        places |= {f"metrics.{name}.{metric}": _is_figure(figure) for metric, figure in (figures if isinstance(figures, dict) else {}).items()}
-    return next((place for place, fits in places.items() if not fits), None)
-
-
-def _is_number(value: Any) -> bool:  # noqa: ANN401 (any JSON value)
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**300
-
-
-def _is_figure(figure: Any) -> bool:  # noqa: ANN401 (any JSON value)
-    """Whether it is a value with an interval; null is what is undefined."""
-    parts = ("value", "low", "high")
-    return isinstance(figure, dict) and all(part in figure and (figure[part] is None or _is_number(figure[part])) for part in parts)
 
 
 def find_results(folder: Path) -> list[FoundRun]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from biqa.config.identity import flat
+from biqa.evaluation.answers import read_table
 
 WEIGHTS = ("model", "adapter", ".")
 """Folders of what was learnt, in the run's folder or that itself (stage=probe)."""
@@ -48,7 +49,7 @@ def same_tables(original: Path, made: Path) -> Iterator[Sameness]:
         if len(there) == 1:
             yield Sameness(name, False, f"only in {there[0]}")
             continue
-        first, second = (pd.read_parquet(folder / name) for folder in (original, made))
+        first, second = (read_table(folder / name) for folder in (original, made))
         yield Sameness(name, first.equals(second), f"{len(first)} rows" if first.equals(second) else _rows_apart(first, second))
 
 

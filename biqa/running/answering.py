@@ -18,7 +18,7 @@ from biqa import config as schema
 from biqa.data.module import Item
 from biqa.data.record import Split
 from biqa.data.shares import share
-from biqa.evaluation.answers import answers_frame, made_by, write_answers
+from biqa.evaluation.answers import answers_frame, made_by, read_table, write_answers
 from biqa.evaluation.scorers import scored
 from biqa.running.building import build_data, build_stage, build_stage_one, build_trainer
 from biqa.running.origin import print_of_weights
@@ -171,5 +171,5 @@ def describe(serving: Serving, folder: RunFolder, images: "Images", *, split: Sp
         if first():
             write_answers(pd.DataFrame(rows), table, weights)
             RowsInParts(table).clear()
-    found = from_first(lambda: pd.read_parquet(table)).sort_values(["image", "query"], kind="stable")
+    found = from_first(lambda: read_table(table)).sort_values(["image", "query"], kind="stable")
     return {str(image): list(rows["description"]) for image, rows in found.groupby("image", sort=False)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from biqa.data.endpoint import EndpointWriter
 from biqa.data.inspection import upside_down
 from biqa.data.module import Item
 from biqa.data.overlap import Overlap, overlap
@@ -14,6 +15,7 @@ from biqa.data.record import Card, DataSource, Record, Reduction, Split
 from biqa.data.splits import fingerprint, require_split
 from biqa.data.survey import Look, Part, check_images, survey
 from biqa.data.targets import Description, DescriptionSource
+from biqa.data.teacher import TeacherTargets
 from biqa.errors import BadRecord, IncompatibleChoice, UserError
 from biqa.running.instantiate import make
 from biqa.runs import different, plain
@@ -99,18 +101,21 @@ class _Set:
         return (("train", "val") if self.weight else ()) + (("test",) if self.tested else ())
 
 
-def load_corpus(composed: DictConfig, *, describe_tests: bool) -> Corpus:
+def load_corpus(composed: DictConfig, *, describe_tests: bool, ask: bool = True) -> Corpus:
     """Read the data sets, look at every image once, and put every record into words.
 
     Args:
         composed: the whole config.
         describe_tests: whether data sets that are tested on alone get targets too: stage 1 is measured by them.
+        ask: whether a server may be asked for texts that are not kept yet: not one that the config of somebody else's run names.
 
     Raises:
         BadRecord: a test picture is learnt from under another name, unless `overlap=note`.
         UserError: whatever is wrong with files, rows, images or splits.
     """
     targets = make(composed.descriptions)  # a missing file of texts is told before images are made or read
+    if isinstance(targets, TeacherTargets) and isinstance(targets.writer, EndpointWriter):
+        targets.asks = ask
     sets = read_labels(composed)
     looks: dict[Path, Look] = {}
     skipped: list[list[str]] = []

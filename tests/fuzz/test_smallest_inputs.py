@@ -164,7 +164,7 @@ def test_a_result_that_holds_something_else(run: RunFolder, place: str, value: o
         inside = inside[key]
     inside[last] = value
     run.result.write_text(json.dumps(result))
-    with pytest.raises(BadRecord, match=r"result\.json: \S+ is not what a result of biqa has there\. Run that run again"):
+    with pytest.raises(BadRecord, match=r"result\.json: .*\. Was the file edited\? Run that run again"):
         read_result(run.result)
 
 
