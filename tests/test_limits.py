@@ -20,7 +20,7 @@ from biqa.stages.limits import disk_error, memory_error, size_of
 
 pytest_plugins = ["small_runs"]
 
-OPTIONS = ("stage=joint", "data.train=40", "stage.batch_size=2", "stage.epochs=2")
+OPTIONS = ("stage=joint", "data.train=24", "stage.batch_size=2", "stage.epochs=2")
 WEIGHTS = Path("model") / "model.safetensors"
 EVERY_STEP = "trainer.checkpoint_steps=1"
 
@@ -61,15 +61,15 @@ def at_step(monkeypatch, step, do):
 
 
 def test_no_room_for_a_checkpoint(whole, run, tmp_path, monkeypatch, digest):
-    """A checkpoint may not get larger than files may be from step 26 on: that of step 25 stays, and the run goes on from there."""
+    """A checkpoint may not get larger than files may be from step 15 on: that of step 14 stays, and the run goes on from there."""
     folder = tmp_path / "a"
-    size = (whole / "checkpoints" / "step=00000040.ckpt").stat().st_size
+    size = (whole / "checkpoints" / "step=00000024.ckpt").stat().st_size
     with files_up_to(resource.RLIM_INFINITY):
-        at_step(monkeypatch, 26, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY)))
+        at_step(monkeypatch, 15, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY)))
         full = run(tmp_path, "a", *OPTIONS, EVERY_STEP)
     monkeypatch.undo()
     assert full.code == 1
-    said = re.escape(f"{folder / 'checkpoints' / 'step=00000026.ckpt'} cannot be written: File too large.")
+    said = re.escape(f"{folder / 'checkpoints' / 'step=00000015.ckpt'} cannot be written: File too large.")
     found = re.fullmatch(
         said + r" It takes about (\d+) bytes \([\d.]+ MB\), (\d+) bytes \([\d.]+ MB\) are free there. "
         r"What was written before is whole. Make room, and the same command with ckpt=last goes on.",
@@ -77,7 +77,7 @@ def test_no_room_for_a_checkpoint(whole, run, tmp_path, monkeypatch, digest):
     )
     assert found, full.err
     assert 0.9 * size < int(found[1]) < size
-    assert names(folder) == ["step=00000024.ckpt", "step=00000025.ckpt"]
+    assert names(folder) == ["step=00000013.ckpt", "step=00000014.ckpt"]
     assert not (folder / WEIGHTS).exists()
     assert run(tmp_path, "a", *OPTIONS, EVERY_STEP, "ckpt=last").code == 0
     assert digest(folder / WEIGHTS) == digest(whole / WEIGHTS)
@@ -86,19 +86,22 @@ def test_no_room_for_a_checkpoint(whole, run, tmp_path, monkeypatch, digest):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own, of 3 MB."""
+    """A disk of its own, of 8 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", place], capture_output=True, check=False)
+    mounted = shutil.which("mount") and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", place], capture_output=True, check=False)
     if not mounted or mounted.returncode:
-        pytest.skip("no right to mount a disk of 3 MB here")
+        pytest.skip("no right to mount a disk of 8 MB here")
     yield place
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_disk_that_is_really_full(whole, run, small_disk, digest):
-    """Two checkpoints and the half of a third one are more than it holds; then it grows."""
+def test_a_disk_that_is_really_full(whole, run, small_disk, monkeypatch, digest):
+    """Something else fills it in mid-run, but for the half of a checkpoint; then it grows."""
+    half = (whole / "checkpoints" / "step=00000024.ckpt").stat().st_size // 2
+    at_step(monkeypatch, 5, lambda: (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - half)))
     full = run(small_disk, "a", *OPTIONS, EVERY_STEP)
+    monkeypatch.undo()
     assert full.code == 1
     assert re.search(r"step=0000000\d.ckpt cannot be written: No space left on device. It takes about \d+ bytes", full.err), full.err
     assert all(re.fullmatch(r"step=\d{8}\.ckpt", name) for name in names(small_disk / "a"))
@@ -154,7 +157,7 @@ def test_no_memory_to_train(run, tmp_path, monkeypatch, tuning, seen):
     ), full.err
     assert "stage.batch_size with a larger trainer.accumulate" in full.err
     assert "Traceback" not in full.err
-    assert names(folder) == ["step=00000005.ckpt", "step=00000010.ckpt"]
+    assert names(folder) == ["step=00000010.ckpt", "step=00000012.ckpt"]
     assert run(tmp_path, "a", *OPTIONS, *tuning, "trainer.checkpoint_steps=5", "ckpt=last").code == 0
 
 
