@@ -15,7 +15,7 @@ import torch
 
 from biqa.errors import NoDiskSpace
 from biqa.stages.base import StageModule
-from biqa.stages.checkpoints import AtomicCheckpointIO
+from biqa.stages.checkpoint_files import AtomicCheckpointIO
 from biqa.stages.limits import disk_error, memory_error, size_of
 
 pytest_plugins = ["small_runs"]
