@@ -1,4 +1,4 @@
-"""Whether something hostile got its way: a canary, processes, sockets, names out of pickles, an environment variable's content, memory.
+"""Whether something hostile got its way: a canary, processes, sockets, an environment variable's content, memory.
 
 with watched(folder) as seen:
     ...                    # open the hostile thing
@@ -35,8 +35,6 @@ class Seen:
     canary: Path
     events: list[str] = field(default_factory=list)
     """Processes and sockets."""
-    named: list[str] = field(default_factory=list)
-    """What unpicklers looked up that is neither torch's nor a plain container."""
     megabytes: float = 0.0
     """Memory at its highest, beside that at the start."""
 
@@ -54,7 +52,7 @@ class Seen:
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watches and FORBIDDEN.match(event):
+    if _watches and FORBIDDEN.match(event) and "--no-optional-locks" not in str(arguments):  # git, asked which commit this is
         _watches[-1].events.append(f"{event} {arguments!r:.200}")
 
 
@@ -117,5 +115,5 @@ def pickles(folder: Path) -> dict[str, bytes]:
         "exec": pickle.dumps(Runs(exec, python)),
         "nested": pickle.dumps({"state_dict": {"w": [Runs(os.system, leave)]}}),
         "protocol 0": pickle.dumps(Runs(os.system, leave), protocol=0),
-        "open": pickle.dumps(Runs(open, str(folder / CANARY), "w")),
+        "an attribute": pickle.dumps(Runs(Path.touch, Path(folder / CANARY))),
     }

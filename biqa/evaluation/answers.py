@@ -102,7 +102,7 @@ def read_table(path: Path) -> pd.DataFrame:
             rows, schema = file.metadata.num_rows, file.schema_arrow
         if rows > MOST_ROWS:
             raise BadRecord(f"{path}: {rows:,} rows, and no more than {MOST_ROWS:,} are read. {again}")
-        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
         table = pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True).read()
         if (size := sum(_bytes_of(table[name]) for name in texts)) > MOST_MB * 2**20:
             raise BadRecord(f"{path}: {size / 2**20:,.0f} MB of text, and no more than {MOST_MB:,} are read. {again}")

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biqa.errors import IncompatibleChoice
+from biqa.config.reading import read_json
+from biqa.errors import IncompatibleChoice, RunNotFound
 from biqa.models.hub import revision_of
 from biqa.models.quantization import is_packed
 
@@ -87,12 +88,17 @@ def refuse_other_base(base: Base, adapter: Path) -> None:
 
     Raises:
         IncompatibleChoice: it was learnt on others.
+        RunNotFound: its note is damaged.
     """
     file = adapter / FILE
     if not file.is_file():
         _say_unknown(adapter, f"it has no {FILE}, so that nobody can tell")
         return
-    learnt_on = Base(**json.loads(file.read_text(encoding="utf-8")))
+    try:
+        values = read_json(file)
+        learnt_on = Base(**{name: values.get(name) for name in ("name", "revision")}, prints=dict(values["prints"]))
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise RunNotFound(f"{file}: damaged ({error}). Run that run again with overwrite=true.") from error
     both = learnt_on.prints.keys() & base.prints.keys()
     other = {part.removesuffix(HALF) for part in both if learnt_on.prints[part] != base.prints[part]}
     if other:

@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from biqa.errors import IncompatibleChoice
+from biqa.config.reading import read_json
+from biqa.errors import IncompatibleChoice, RunNotFound
 from biqa.models.base import refuse_other_base, write_base
 from biqa.models.vlm import PEFT_PREFIX, VLM
 
@@ -85,6 +86,22 @@ def read_adapter(vlm: VLM, state: dict[str, Tensor], folder: Path) -> None:
     set_peft_model_state_dict(vlm.backbone, {**wanted, **state})
 
 
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """What adapter_config.json says of rank and alpha. Nothing else of it counts: neither its base, nor the classes that it names.
+
+    Raises:
+        RunNotFound: it is not there, or damaged.
+    """
+    file = folder / CONFIG
+    try:
+        found = read_json(file)
+    except (ValueError, OSError) as error:
+        raise RunNotFound(f"{file}: damaged ({error}). Run that run again with overwrite=true.") from error
+    if not isinstance(found, dict) or not {"r", "lora_alpha"} <= found.keys():
+        raise RunNotFound(f"{file}: says nothing of r and lora_alpha. Run that run again with overwrite=true.")
+    return found
+
+
 def _for_images(vlm: VLM, name: str) -> bool:
     return vlm.family.text_key(name.removeprefix(PEFT_PREFIX)) is None and vlm.family.text_key(vlm.whole_name(name)) is None
 
@@ -97,7 +114,7 @@ def _text_name(vlm: VLM, name: str) -> str:
 
 def _refuse_other_scale(vlm: VLM, folder: Path) -> None:
     backbone: Any = vlm.backbone
-    there, here = json.loads((folder / CONFIG).read_text(encoding="utf-8")), backbone.peft_config["default"]
+    there, here = read_adapter_config(folder), backbone.peft_config["default"]
     differ = [(option, name) for option, name in (("rank", "r"), ("alpha", "lora_alpha")) if there[name] != getattr(here, name)]
     if differ:
         learnt, chosen = (" ".join(f"tuning.{option}={of(name)}" for option, name in differ) for of in (there.get, lambda name: getattr(here, name)))
@@ -108,5 +125,5 @@ def _remedy(vlm: VLM, unknown: list[str], folder: Path) -> str:
     parts = {vlm.part_of(name) for name in unknown}
     options = [f"tuning.{part}=true" for part in ("projector", "tower") if part in parts]
     if "decoder" in parts:
-        options.append(f"the tuning.targets of that run ({json.loads((folder / CONFIG).read_text(encoding='utf-8'))['target_modules']})")
+        options.append(f"the tuning.targets of that run ({read_adapter_config(folder).get('target_modules')})")
     return f"They have learnt and must not be lost: choose {' and '.join(options)}."

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from jinja2 import TemplateError
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from biqa.config.reading import read_json
 from biqa.errors import IncompatibleChoice, RunNotFound
 
 FILES = (
@@ -44,7 +44,7 @@ class Processor:
         try:
             self.image_processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunNotFound(f"{folder}: its processor or tokenizer cannot be read: {str(error).splitlines()[0]}. Download it again.") from error
         self.image_token: str = self.tokenizer.convert_ids_to_tokens(image_token_id)
         self.chat_template, asked = self._chat_template()
@@ -77,11 +77,11 @@ class Processor:
         """The template, and what it makes of an image."""
         old = self.folder / "chat_template.json"
         try:
-            template = json.loads(old.read_text())["chat_template"] if old.is_file() else self.tokenizer.chat_template
+            template = read_json(old)["chat_template"] if old.is_file() else self.tokenizer.chat_template
             image = {"role": "user", "content": [{"type": "image"}]}
             asked = self.tokenizer.apply_chat_template([image], chat_template=template, tokenize=False) if template else ""
-        except (TemplateError, ValueError, KeyError) as error:
-            raise RunNotFound(f"{self.folder}: its chat template cannot be used: {str(error).splitlines()[0]}. Download it again.") from error
+        except Exception as error:  # a template is somebody else's program, in a sandbox: it fails in any way
+            raise RunNotFound(f"{self.folder}: its chat template cannot be used: {' '.join(str(error).split())}. Download it again.") from error
         if template is None:
             raise IncompatibleChoice(
                 f"{self.folder}: the checkpoint has no chat template, so that it cannot be asked anything. Choose an instruct model."

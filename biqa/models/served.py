@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from biqa.errors import IncompatibleChoice
 from biqa.models.families import Family
-from biqa.models.peft_format import CONFIG, WEIGHTS
+from biqa.models.peft_format import WEIGHTS, read_adapter_config
 from biqa.models.processing import FILES
 from biqa.models.vlm import PEFT_PREFIX, VLM
 
@@ -116,7 +116,7 @@ def is_carried(learnt: Path, family: Family) -> bool:
 
 def carried(adapter: Path, family: Family) -> bool:
     """Whether vLLM takes an adapter: low-rank updates of the decoder and nothing else (`vllm/lora/peft_helper.py`)."""
-    if json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get("modules_to_save"):
+    if read_adapter_config(adapter).get("modules_to_save"):
         return False
     with safe_open(adapter / WEIGHTS, framework="pt") as file:
         return all(family.part(name.removeprefix(PEFT_PREFIX)) == "decoder" for name in file.keys())  # noqa: SIM118 (a file is no mapping)
@@ -139,7 +139,7 @@ class Weights:
             IncompatibleChoice: vLLM has none for one that large.
         """
         assert self.adapter is not None
-        own = json.loads((self.adapter / CONFIG).read_text(encoding="utf-8"))["r"]
+        own = read_adapter_config(self.adapter)["r"]
         if own > RANKS[-1]:
             raise IncompatibleChoice(f"answers=vllm: an adapter of rank {own}, and vLLM takes {RANKS[-1]} at most. Choose answers=own.")
         return next(rank for rank in RANKS if rank >= own)

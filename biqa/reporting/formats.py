@@ -89,6 +89,11 @@ def escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+def no_formula(text: str) -> str:
+    """Text that a spreadsheet shows and does not compute: with an apostrophe before one that begins as its formulas do."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def parts(cell: Cell, kind: Kind) -> tuple[str, str, str]:
     """(value, spread over seeds, interval) as texts, each "" where there is none; the value of NaN is "undefined"."""
     if cell.printed:
@@ -124,4 +129,4 @@ def _csv_line(table: Table, row: Row, column: Column, cell: Cell) -> list[str]:
     numbers = ["" if math.isnan(number) else repr(number) for number in (cell.value, cell.low, cell.high, cell.std, cell.p)]
     seeds = ["" if row.paper else str(len(cell.by_seed)), ";".join(f"{seed}={value!r}" for seed, value in cell.by_seed)]
     marks = [str(mark).lower() for mark in (column.stand_in and not row.paper, row.paper)]
-    return [table.name, row.system, column.dataset, column.metric, *numbers, *seeds, *marks]
+    return [table.name, no_formula(row.system), no_formula(column.dataset), column.metric, *numbers, *seeds, *marks]

@@ -16,6 +16,7 @@ from biqa.evaluation.answers import read_answers
 from biqa.evaluation.bootstrap import Difference, difference
 from biqa.evaluation.evaluate import Answers, common_images
 from biqa.evaluation.stability import level_measures
+from biqa.reporting.formats import no_formula
 from biqa.reporting.intervals import interval_text
 from biqa.reporting.result import FoundRun
 from biqa.reporting.systems import STAGE_NAMES, TABLE_METRICS, draws_of, load_answers
@@ -225,7 +226,7 @@ def pairs_as_csv(pairs: Sequence[Pair], first: FoundRun, second: FoundRun) -> st
         for metric, found in pair.differences.items():
             figures = [run.result["metrics"][pair.dataset][metric]["value"] for run in (first, second)]
             numbers = (*figures, found.value, found.low, found.high, found.p)
-            writer.writerow([pair.dataset, pair.images, metric, *("" if math.isnan(number) else repr(number) for number in numbers)])
+            writer.writerow([no_formula(pair.dataset), pair.images, metric, *("" if math.isnan(number) else repr(number) for number in numbers)])
     return text.getvalue()
 
 

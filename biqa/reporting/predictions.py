@@ -16,6 +16,7 @@ from biqa.errors import BadRecord, IncompatibleChoice
 from biqa.evaluation.answers import PROBABILITIES
 from biqa.evaluation.predictions import Prediction, Unreadable
 from biqa.files import raise_unwritten
+from biqa.reporting.formats import no_formula
 from biqa.reporting.page import THUMBNAIL, Card, Cards, Page, PageTable, Section, thumbnail, write_page
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class JsonLines:
 
 
 class Csv:
-    """A row of a csv a picture, below a row of headings.
+    """A row of a csv a picture, below a row of headings. No text in it begins as a spreadsheet's formulas do.
 
     Args:
         stream: of text, opened with newline="".
@@ -84,7 +85,9 @@ class Csv:
         record = as_record(result)
         likely = record.pop("probabilities", {})
         record |= {f"p_{level}": probability for level, probability in likely.items()} | {"levels": " ".join(record.get("levels", []))}
-        self.rows.writerow({name: encodable(value) if isinstance(value, str) else value for name, value in record.items()})
+        if not os.path.isabs(result.image) and no_formula(result.image) != result.image:
+            record["image"] = os.path.join(os.curdir, result.image)  # the same file
+        self.rows.writerow({name: no_formula(encodable(value)) if isinstance(value, str) else value for name, value in record.items()})
         self.stream.flush()
 
 

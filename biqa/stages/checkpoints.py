@@ -178,7 +178,7 @@ class Checkpoints(L.Callback):
         self.handlers = {}
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.folder / f"step={trainer.global_step:08d}.ckpt")
         self.generators = self._states()
         if trainer.is_global_zero:
             self._tidy(trainer.global_step)
