@@ -27,7 +27,7 @@ from biqa import config as schema
 from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.doors.sweeps import in_order
 from biqa.running.alone import alone
-from biqa.running.processes import joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.running.processes import Waits, joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
 from biqa.running.room import refuse_checkpoint_without_room
 from biqa.running.stopping import goes_on_here, signals, stoppable
 from biqa.running.training import logged
@@ -86,7 +86,7 @@ def run(config: schema.Config, composed: DictConfig, choices: Mapping[str, str])
 
     devices, gpus = processes_of(config)
     refuse_other_number(os.environ, devices, config.trainer.nodes)
-    with joined(gpus=gpus):
+    with joined(gpus=gpus, waits=waits_of(config)):
         return finish(config, composed, choices, decide=from_first)
 
 
@@ -126,7 +126,7 @@ def work(config: schema.Config, composed: DictConfig, choices: Mapping[str, str]
     start_here = not placed(os.environ) and (devices > 1 or config.strategy.kind.startswith("deepspeed"))
     with stoppable(folder, signals(config.trainer.requeue_signal)):
         if start_here:
-            launch(devices, logged, config, composed, choices, folder, gpus=gpus)
+            launch(devices, logged, config, composed, choices, folder, gpus=gpus, waits=waits_of(config))
         else:
             logged(config, composed, choices, folder)
 
@@ -147,6 +147,11 @@ def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> No
         write_cards(folder.path, read_result(folder.result), merge(composed, folder, vision=not text_alone))
     kind = "AutoModelForCausalLM" if text_alone else "AutoModelForImageTextToText"
     print(f"{folder.merged}: base and adapter as one model, for transformers' {kind}.from_pretrained.")
+
+
+def waits_of(config: schema.Config) -> Waits:
+    """How long its processes wait for one another."""
+    return Waits(step=config.strategy.timeout, first=config.strategy.first_timeout)
 
 
 def processes_of(config: schema.Config) -> tuple[int, bool]:

@@ -31,7 +31,7 @@ def work(run):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("biqa.config.strategy_problems", lambda **choice: [])
             patch.setattr("biqa.running.processes.strategy_problems", lambda **choice: [])
-            patch.setattr("biqa.run.launch", lambda number, work, *job, gpus: jobs.append(job))
+            patch.setattr("biqa.run.launch", lambda number, work, *job, gpus, waits: jobs.append(job))
             for name, options in named.items():
                 run(folder, name, *JOINT, *TWO, *options)
         assert len(jobs) == len(named)

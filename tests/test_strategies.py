@@ -66,7 +66,7 @@ def runs(run, tmp_path_factory):
     assert run(folder, "inference", *options_of("inference", folder), "stage.batch_size=8").code == 0
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("biqa.run.launch", lambda number, work, *job, gpus: jobs.append(job))
+        patch.setattr("biqa.run.launch", lambda number, work, *job, gpus, waits: jobs.append(job))
         patch.setattr("biqa.run.read_result", lambda file: {}, raising=False)
         for name, (stage, *more) in SHARED.items():
             run(folder, name, *options_of(stage, folder), *TWO, *more, f"images.cache={folder / 'caches' / name}")  # all to be made by two processes

@@ -7,6 +7,9 @@ from biqa.config.checks import MISSING, refuse
 
 KINDS = ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3")
 
+TIMEOUT = 600.0
+FIRST_TIMEOUT = 86400.0
+
 
 @dataclass
 class Strategy:
@@ -15,9 +18,20 @@ class Strategy:
     kind: str = MISSING
     """"auto" (one process, or ddp where there are several devices), "ddp" (the whole model in each), "fsdp" (weights, gradients and optimiser states
     divided), "deepspeed_zero2" (gradients and optimiser states divided), "deepspeed_zero3" (weights too)."""
+    timeout: float = TIMEOUT
+    """Seconds, at most, that processes wait for one another in a step of learning or a batch of answers. One that does not come by then ends the run,
+    which says where it stands."""
+    first_timeout: float = FIRST_TIMEOUT
+    """Seconds, at most, that they wait where one may be long at work alone: it reads data, asks teachers, looks at images, measures, writes files."""
 
     def __post_init__(self) -> None:
-        refuse([(self.kind not in KINDS, f"strategy.kind={self.kind} is not known: choose {', '.join(KINDS)}.")])
+        refuse(
+            [
+                (self.kind not in KINDS, f"strategy.kind={self.kind} is not known: choose {', '.join(KINDS)}."),
+                (not self.timeout > 0, f"strategy.timeout={self.timeout}: choose seconds above 0."),
+                (not self.first_timeout > 0, f"strategy.first_timeout={self.first_timeout}: choose seconds above 0."),
+            ]
+        )
 
 
 def devices_asked(devices: Any, present: int | None) -> int | None:  # noqa: ANN401 (whatever was typed)

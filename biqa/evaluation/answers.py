@@ -1,7 +1,7 @@
 """The answers table: one row a query, and the seam of the project. Training ends here and every figure starts here."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,33 +28,24 @@ MOST_MB = 1024
 """Of text in it, in MB (2^20 bytes)."""
 
 
-def refuse_other_images(answers: pd.DataFrame, asked: Mapping[str, float], file: Path, *, judged: bool) -> None:
-    """Check that a table holds the images that were to be answered, all and no others, with their quality.
+def refuse_other_qualities(answers: pd.DataFrame, asked: Mapping[str, float], file: Path) -> None:
+    """Check that a table, which holds the images that were asked about, holds their quality.
 
     Args:
         answers: of one data set.
         asked: image -> its quality in [0, 1].
         file: where the table lies, for the message.
-        judged: whether its rows hold a quality: those of stage 1 do not.
 
     Raises:
-        BadRecord: images are missing, or there are others, or one has another quality.
+        BadRecord: one has another quality.
     """
-    there = set(answers["image"])
-    missing, others = sorted(asked.keys() - there), sorted(there - asked.keys())
-    again = "Answers of other data are no answers to these: run it again with overwrite=true."
-    if missing or others:
-        first = f"{missing[0]} is not in it" if missing else f"{others[0]} is no test image"
-        raise BadRecord(
-            f"{file}: it holds {len(there)} images and {len(asked)} are to be answered; {len(missing) + len(others)} differ, first: {first}. {again}"
-        )
-    if not judged:
-        return
-    moved = answers.loc[answers["q"].to_numpy() != np.array([asked[image] for image in answers["image"]]), "image"]
+    moved = answers.loc[answers["q"].to_numpy() != np.array([asked[image] for image in answers["image"]]), ["image", "q"]]
     if len(moved):
-        image = moved.iloc[0]
-        there_q = answers.loc[answers["image"] == image, "q"].iloc[0]
-        raise BadRecord(f"{file}: image {image} has quality {there_q:g} in it and {asked[image]:g} in the labels. {again}")
+        image, q = moved.iloc[0]
+        raise BadRecord(
+            f"{file}: image {image} has quality {q:g} in it and {asked[image]:g} in the labels. Answers of other data are no answers to these: run "
+            f"it again with overwrite=true."
+        )
 
 
 def answers_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
@@ -138,3 +129,36 @@ def read_answers(path: Path) -> pd.DataFrame:
     if wrong:
         raise BadRecord(f"{path}: the column {wrong[0]} holds something else than an answers table does. Run that run again with overwrite=true.")
     return frame.loc[:, list(COLUMNS)]
+
+
+def refuse_other_answers(frame: pd.DataFrame, path: Path, *, images: Collection[str] | int, queries: int) -> None:
+    """Check that a table holds the answers that were asked for, each once: no figure may come from fewer images, or from one that counts twice.
+
+    Args:
+        frame: the answers of one data set.
+        path: their file.
+        images: names of those that were asked about, or how many.
+        queries: about each: 1 + N.
+
+    Raises:
+        BadRecord: an image or an answer is missing, is there twice, or was not asked for; the message names the first.
+    """
+    codes, names = pd.factorize(frame["image"], sort=True)
+    query = frame["query"].to_numpy()
+    known = (query >= 0) & (query < queries)
+    times = np.bincount(codes[known] * queries + query[known], minlength=len(names) * queries).reshape(-1, queries)
+    wrong = (times != 1).any(axis=1) | (np.bincount(codes[~known], minlength=len(names)) > 0)
+    found = [str(name) for name in names]
+    problem = ""
+    if isinstance(images, int):
+        problem = f"it holds {len(found)} images, and {images} were asked about" if len(found) != images else ""
+    elif missing := sorted(set(images) - set(found)):
+        problem = f"{len(missing)} of {len(images)} images are missing, first {missing[0]}"
+    elif others := sorted(set(found) - set(images)):
+        problem = f"{len(others)} images were not asked about, first {others[0]}"
+    if not problem and wrong.any():
+        place = int(wrong.argmax())
+        has = ", ".join(map(str, sorted(query[codes == place])))
+        problem = f"{found[place]} needs the queries 0..{queries - 1} once each, and has {has} ({int(wrong.sum())} images in all are wrong)"
+    if problem:
+        raise BadRecord(f"{path}: {problem}. Figures of it would be wrong. Move it and result.json away; with ckpt=last the run answers again.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from biqa.config.identity import flat, may_change
 from biqa.errors import BadRecord, IncompatibleChoice, RunNotFound
-from biqa.evaluation.answers import read_answers
+from biqa.evaluation.answers import read_answers, refuse_other_answers
 from biqa.evaluation.bootstrap import Estimate, draws_of_each, estimate
 from biqa.evaluation.evaluate import Answers, answers_by_dataset, statistics
 from biqa.reporting.result import FoundRun
@@ -161,9 +161,17 @@ def mean_measure(measures: Sequence[Measure]) -> Measure:
 
 
 def load_answers(run: FoundRun, dataset: str) -> Answers | None:
-    """The answers of a run on a data set; None where the table does not lie beside result.json (a result may travel without it)."""
+    """The answers of a run on a data set; None where the table does not lie beside result.json (a result may travel without it).
+
+    Raises:
+        BadRecord: it does not hold the answers that result.json counts.
+    """
     path = run.folder / "answers" / f"{dataset}.parquet"
-    return answers_by_dataset(read_answers(path))[dataset] if path.is_file() else None
+    if not path.is_file():
+        return None
+    answers = read_answers(path)
+    refuse_other_answers(answers, path, images=run.result["data"][dataset]["images"], queries=run.result["sampling"]["repeats"] + 1)
+    return answers_by_dataset(answers)[dataset]
 
 
 Name = tuple[str, str, str, str, str, str]

@@ -18,7 +18,7 @@ from biqa import config as schema
 from biqa.data.module import Item
 from biqa.data.record import Split
 from biqa.data.shares import share
-from biqa.evaluation.answers import answers_frame, made_by, read_table, write_answers
+from biqa.evaluation.answers import answers_frame, made_by, read_table, refuse_other_answers, write_answers
 from biqa.evaluation.scorers import scored
 from biqa.running.building import build_data, build_stage, build_stage_one, build_trainer
 from biqa.running.origin import print_of_weights
@@ -118,7 +118,8 @@ def answer(serving: Serving, folder: RunFolder, stage: StageModule, trainer: L.T
             if first():
                 frame = answers_frame({"dataset": dataset, **row} for row in rows)
                 write_answers(scored(frame, scorer), table, weights)
-                RowsInParts(table).clear()
+        if first():
+            RowsInParts(table).clear()  # also those that a kill left beside a table that was whole
 
 
 def answered_by(serving: Serving) -> str:
@@ -160,7 +161,11 @@ def described_items(
 
 
 def describe(serving: Serving, folder: RunFolder, images: "Images", *, split: Split, repeats: int) -> dict[str, list[str]]:
-    """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run."""
+    """What stage 1 writes about the images of a split: image -> greedy description, then sampled ones. Kept in the run folder for a resumed run.
+
+    Raises:
+        BadRecord: what is kept is not of these images.
+    """
     table = folder.descriptions / f"{images.card.name}-{split}.parquet"
     weights = from_first(lambda: answered_by(serving))
     if not from_first(lambda: is_made(table, weights)):
@@ -172,4 +177,5 @@ def describe(serving: Serving, folder: RunFolder, images: "Images", *, split: Sp
             write_answers(pd.DataFrame(rows), table, weights)
             RowsInParts(table).clear()
     found = from_first(lambda: read_table(table)).sort_values(["image", "query"], kind="stable")
+    refuse_other_answers(found, table, images={record.image for record in images.split(split)}, queries=repeats + 1)
     return {str(image): list(rows["description"]) for image, rows in found.groupby("image", sort=False)}

@@ -102,7 +102,7 @@ def train_and_measure(config: schema.Config, composed: DictConfig, choices: Mapp
         answer(serving, folder, stage, trainer, test)
     if first():
         with seconds.phase("evaluate"):
-            metrics, said = measure(config, folder, corpus)
+            metrics, said = measure(config, folder, corpus, queries=stage.repeats + 1)
         announce(said)
         said = {images.card.name: [*changed, *images.alarms, *said.get(images.card.name, ())] for images in corpus.sets}
         write(config, composed, choices, folder, corpus, metrics=metrics, said=said, seconds=seconds, stage=stage)
@@ -259,21 +259,24 @@ def verdict_options(stage: schema.Stage) -> dict[str, Any]:
     return {"target": stage.target, "level_weight": stage.level_weight} if isinstance(stage, VerdictStage) else {}
 
 
-def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus") -> tuple[dict[str, Any], dict[str, list[str]]]:
+def measure(config: schema.Config, folder: RunFolder, corpus: "Corpus", *, queries: int) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Figures by data set, from the answers tables on disk: what a later reading of them gives too. And what is to be said loudly of them.
 
     Raises:
-        BadRecord: a table does not hold each test image once, with its quality.
+        BadRecord: a table does not hold `queries` answers about each test image, with its quality.
     """
     from biqa.evaluation.alarms import alarms, alarms_of_descriptions
-    from biqa.evaluation.answers import read_answers, refuse_other_images
+    from biqa.evaluation.answers import read_answers, refuse_other_answers, refuse_other_qualities
 
     found, said = {}, {}
     for images in corpus.test:
         name = images.card.name
-        answers = read_answers(folder.answers(name))
+        path = folder.answers(name)
+        answers = read_answers(path)
         asked = {record.image: record.q for record in images.split("test")}
-        refuse_other_images(answers, asked, folder.answers(name), judged=config.stage._target_ != STAGE_ONE)
+        refuse_other_answers(answers, path, images=asked.keys(), queries=queries)
+        if config.stage._target_ != STAGE_ONE:
+            refuse_other_qualities(answers, asked, path)
         found[name] = figures(config, corpus, images, answers)
         said[name] = (alarms_of_descriptions if config.stage._target_ == STAGE_ONE else alarms)(answers)
     return found, said

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from biqa.data.collate import Batch
 from biqa.models.sharding import divided_like, load_whole, whole, whole_weights
-from biqa.stages.together import first, world
+from biqa.stages.together import first, wait_for_all, world
 
 
 class Replicated(DDPStrategy):
@@ -33,6 +33,10 @@ class Replicated(DDPStrategy):
         )
         super().configure_ddp()
 
+    def barrier(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (Lightning's method)
+        """Where Lightning has all wait, one of them may be writing a checkpoint."""
+        wait_for_all()
+
 
 class Sharded(ModelParallelStrategy):
     """`strategy=fsdp`: every weight, gradient and optimiser state is divided among all processes (FSDP2, see `biqa.models.sharding`).
@@ -47,6 +51,10 @@ class Sharded(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         """Lightning hands the optimiser's state over."""
         return True
+
+    def barrier(self, name: str | None = None) -> None:
+        """Where Lightning has all wait, one of them may be writing a checkpoint."""
+        wait_for_all()
 
     def _named(self) -> list[tuple[str, Tensor]]:
         assert self.lightning_module is not None

@@ -1,9 +1,12 @@
 """What the processes of one run tell each other. In a run of one process every function here is what it says and no more.
 
-Objects and flags travel between the CPUs (gloo), so that nobody waits for a GPU's queue of work.
+Objects and flags travel between the CPUs (gloo), so that nobody waits for a GPU's queue of work. Where one may be long at work while the others have
+nothing to do (`from_first`, `everywhere`, `wait_for_all`) they wait in a group of their own, which has patience; in a step all come about together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +16,9 @@ from torch import Tensor
 from biqa.errors import UserError
 
 T = TypeVar("T")
+
+_patient: list[dist.ProcessGroup] = []
+"""The group that has patience, where there is one."""
 
 
 def world() -> int:
@@ -30,6 +36,27 @@ def first() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Within: processes wait so long for one that is long at work."""
+    group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+    _patient.append(group)
+    try:
+        yield
+    finally:
+        _patient.clear()
+
+
+def _with_patience() -> dist.ProcessGroup | None:
+    return _patient[-1] if _patient else None
+
+
+def wait_for_all() -> None:
+    """Until all processes are here."""
+    if world() > 1:
+        dist.barrier(group=_with_patience())
+
+
 def from_first(work: Callable[[], T]) -> T:
     """What `work` returns in the first process; the others wait for it and do none of it.
 
@@ -42,9 +69,9 @@ def from_first(work: Callable[[], T]) -> T:
         try:
             said = [(work(), None)]
         except Exception as error:
-            dist.broadcast_object_list([(None, error)], src=0)
+            dist.broadcast_object_list([(None, error)], src=0, group=_with_patience())
             raise
-    dist.broadcast_object_list(said, src=0)
+    dist.broadcast_object_list(said, src=0, group=_with_patience())
     value, error = said[0]
     if isinstance(error, UserError):
         raise SystemExit(2) from error  # the first process says it
@@ -62,7 +89,7 @@ def everywhere(work: Callable[[], T]) -> list[T]:
         value = work()
     except Exception as raised:
         error = raised
-    said = gathered((value, error))
+    said = _gathered((value, error), _with_patience())
     for failed in (error, *(other for _, other in said)):
         if failed is not None:
             raise failed
@@ -71,10 +98,12 @@ def everywhere(work: Callable[[], T]) -> list[T]:
 
 def gathered(value: T) -> list[T]:
     """The value of each process, by rank."""
-    if world() == 1:
-        return [value]
+    return [value] if world() == 1 else _gathered(value, None)
+
+
+def _gathered(value: T, group: dist.ProcessGroup | None) -> list[T]:
     values: list[Any] = [None] * world()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 
