@@ -16,7 +16,7 @@ import pandas as pd
 
 import biqa
 from biqa.data.inspection import alike, copies
-from biqa.data.pictures import Overlap
+from biqa.data.overlap import Overlap
 from biqa.data.record import Record, Split
 from biqa.data.survey import Look
 from biqa.errors import BadRecord, IncompatibleChoice, RunExists
