@@ -190,7 +190,7 @@ def tell_learnt_before(corpus: Corpus, builds_on: Sequence[RunFolder | None], *,
             found = Overlap(copies(test, learnt, corpus.looks | looks), [], [])
             same = {record.image for record, _ in found.same}
             others: dict[str, tuple[Record, Record]] = {}
-            for record, other in alike([record for record in test if record.image not in same], learnt, corpus.looks | looks):
+            for record, other in alike([record for record in test if record.image not in same], learnt, corpus.looks | looks).of_each:
                 others.setdefault(record.image, (record, other))
             found.alike.extend(others.values())
             tell_overlap(found, images=len(test), tested=images.card.name, learnt=f"{run.path} (which this run builds on)", stop=stop, to=images)
