@@ -187,12 +187,10 @@ def tell_learnt_before(corpus: Corpus, builds_on: Sequence[RunFolder | None], *,
                 _tell_unknown(run, images.card.name, images.fingerprint, images.alarms)
                 continue
             learnt, looks = _as_records(before)
-            found = Overlap(copies(test, learnt, corpus.looks | looks), [], [])
-            same = {record.image for record, _ in found.same}
-            others: dict[str, tuple[Record, Record]] = {}
-            for record, other in alike([record for record in test if record.image not in same], learnt, corpus.looks | looks).of_each:
-                others.setdefault(record.image, (record, other))
-            found.alike.extend(others.values())
+            same = copies(test, learnt, corpus.looks | looks)
+            told = {record.image for record, _ in same}
+            near = alike([record for record in test if record.image not in told], learnt, corpus.looks | looks)
+            found = Overlap(same, [], list(near.of_each))
             tell_overlap(found, images=len(test), tested=images.card.name, learnt=f"{run.path} (which this run builds on)", stop=stop, to=images)
 
 
