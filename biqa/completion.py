@@ -142,14 +142,13 @@ def _of_door(door: str, before: Sequence[str], current: str) -> list[str]:
 def _split(line: str) -> tuple[list[str], str]:
     """Whole words, and the one at the cursor."""
     whole, _, current = line.rpartition(" ") if not line.endswith(" ") else (line, "", "")
-    if whole.endswith("\\"):  # an escaped blank in a path
-        words = shlex.split(line)
-        return words[:-1], words[-1]
-    current = re.sub(r"\\(.)", r"\1", current)
     try:
-        return shlex.split(whole), current
+        if whole.endswith("\\"):  # an escaped blank in a path
+            words = shlex.split(line)
+            return words[:-1], words[-1]
+        return shlex.split(whole), re.sub(r"\\(.)", r"\1", current)
     except ValueError:  # a quote that is still open
-        return whole.split(), current
+        return whole.split(), re.sub(r"\\(.)", r"\1", current)
 
 
 def _beginning(current: str, found: Iterable[str]) -> list[str]:

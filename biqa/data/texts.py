@@ -13,7 +13,7 @@ SHORTEST = 3
 """Words of a description at least: "good", "very good" and "Yes." are answers, but describe nothing."""
 
 _MARKUP = re.compile(r"(?m)^[ \t]*(?:#{1,6}|[-*+•>]|\d{1,2}[.)])[ \t]+|\*\*|__|`")
-_LINE_END = re.compile(r"(?<![.!?:;,\s])\s*\n\s*(?=[A-Z])")
+_LINE_END = re.compile(r"(?<![.!?:;,\s])(?=[^\S\n]*\n)\s+(?=[A-Z])")
 _UNFINISHED = re.compile(r"(?<=[.!?])\s+[^.!?]+$")
 
 

@@ -21,7 +21,8 @@ STEM = "The quality of the image is"
 
 _HEDGES = "very|quite|rather|really|relatively|somewhat|only|just"
 _LEVEL = rf"({'|'.join(LEVELS)})\b(?!\s*(?:-|/|\bto\b|\bor\b))"
-_VERDICT = re.compile(rf"\bquality\b[^.!?\n]*?\bis\b[\s:*\"']*(?:(?:{_HEDGES})\s+)*{_LEVEL}", re.IGNORECASE)
+_VERDICT = re.compile(rf"(?P<subject>\bquality\b)|(?P<end>[.!?\n])|\bis\b[\s:*\"']*(?:(?:{_HEDGES})\s+)*{_LEVEL}", re.IGNORECASE)
+"""What matters of a text, read once from left to right: one expression for the whole verdict tries every "is" after every "quality"."""
 _LONE = re.compile(rf"\W*({'|'.join(LEVELS)})\W*", re.IGNORECASE)
 
 
@@ -36,9 +37,14 @@ def parse_verdict(text: str) -> Level | None:
     Degree words before the level ("very poor", as in Q-Instruct's texts) are passed over. None for anything else, such as a negation ("is not
     good") or two levels ("fair to good"): a missing verdict is counted, never guessed (METHOD.md section 4).
     """
-    found = _VERDICT.findall(text)
-    if found:
-        return cast(Level, found[-1].lower())
+    level, about_quality = None, False
+    for found in _VERDICT.finditer(text):
+        if found.lastgroup is not None:
+            about_quality = found["subject"] is not None
+        elif about_quality:
+            level, about_quality = found[3], False
+    if level is not None:
+        return cast(Level, level.lower())
     lone = _LONE.fullmatch(text)
     return cast(Level, lone[1].lower()) if lone else None
 
