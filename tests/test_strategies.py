@@ -21,7 +21,7 @@ from biqa.reporting.result import read_result
 from biqa.running.building import build_model
 from biqa.running.processes import launch
 
-pytest_plugins = ["small_runs"]
+pytest_plugins = ["quick_processes", "small_runs"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*resource_tracker")
 
 TOLERANCE = 1e-5
@@ -48,31 +48,43 @@ SHARED = {
     "perception-fsdp": ("perception", "strategy=fsdp"),
     "inference-ddp": ("inference", "strategy=ddp"),
     "inference-fsdp": ("inference", "strategy=fsdp"),
-    "uninterrupted": ("lora", "tuning.dropout=0.3", "stage.epochs=6", "trainer.checkpoint_steps=2", "data.train=40"),
     "one-image-ddp": ("joint", "strategy=ddp", "data.test=1", "stage.epochs=0"),
 }
+LONG = {"uninterrupted": ("lora", "tuning.dropout=0.3", "stage.epochs=6", "trainer.checkpoint_steps=2", "data.train=40")}
 
 
 def options_of(stage, runs):
     return (*SIZES, *STAGES[stage], *((f"stage.perception={runs / 'perception'}",) if stage == "inference" else ()))
 
 
-@pytest.fixture(scope="module")
-def runs(run, tmp_path_factory):
-    """A folder with a run of one process for each stage, and all of SHARED, made in two processes that were started once."""
-    folder = tmp_path_factory.mktemp("runs")
-    for stage in STAGES.keys() - {"inference"}:
-        assert run(folder, stage, *options_of(stage, folder), "stage.batch_size=8").code == 0
-    assert run(folder, "inference", *options_of("inference", folder), "stage.batch_size=8").code == 0
+def made_by_two(run, folder, wanted):
+    """Runs of two processes that were started once."""
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("biqa.run.launch", lambda number, work, *job, gpus, waits: jobs.append(job))
         patch.setattr("biqa.run.read_result", lambda file: {}, raising=False)
-        for name, (stage, *more) in SHARED.items():
+        for name, (stage, *more) in wanted.items():
             run(folder, name, *options_of(stage, folder), *TWO, *more, f"images.cache={folder / 'caches' / name}")  # all to be made by two processes
-    assert len(jobs) == len(SHARED)
+    assert len(jobs) == len(wanted)
     launch(2, one_after_another, jobs, gpus=False)
+
+
+@pytest.fixture(scope="module")
+def runs(run, quickly, tmp_path_factory):
+    """A folder with a run of one process for each stage, and all of SHARED."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in STAGES.keys() - {"inference"}:
+        assert run(folder, stage, *options_of(stage, folder), "stage.batch_size=8").code == 0
+    assert run(folder, "inference", *options_of("inference", folder), "stage.batch_size=8").code == 0
+    made_by_two(run, folder, SHARED)
     return folder
+
+
+@pytest.fixture
+def uninterrupted(run, quickly, tmp_path):
+    """The run that others are to end as."""
+    made_by_two(run, tmp_path, LONG)
+    return tmp_path / "uninterrupted"
 
 
 def weights(folder):
@@ -133,7 +145,7 @@ def test_fewer_images_than_processes_are_answered_once_each(runs):
     assert list(answers(runs / "one-image-ddp")["query"]) == [0, 1, 2]
 
 
-RESUMED = (*SIZES, *STAGES["lora"], *TWO, *SHARED["uninterrupted"][1:])
+RESUMED = (*SIZES, *STAGES["lora"], *TWO, *LONG["uninterrupted"][1:])
 
 
 def steps(folder):
@@ -164,7 +176,7 @@ def stopped_in_mid_epoch(process, folder, number):
 
 
 @pytest.mark.faults
-def test_a_killed_and_a_stopped_run_of_two_leave_no_process_and_go_on_to_the_same_bits(runs, run, start, synthetic, tmp_path):
+def test_a_killed_and_a_stopped_run_of_two_leave_no_process_and_go_on_to_the_same_bits(uninterrupted, run, start, synthetic, tmp_path):
     """Dropout draws other numbers in each process: each has its own generator back."""
     folder = tmp_path / "runs" / "a"
     command = (*synthetic, *RESUMED, f"runs={tmp_path / 'runs'}", "name=a")
@@ -177,17 +189,18 @@ def test_a_killed_and_a_stopped_run_of_two_leave_no_process_and_go_on_to_the_sam
     assert "Traceback" not in err
     assert not (folder / "result.json").exists()
     assert run(tmp_path / "runs", "a", *RESUMED, "ckpt=last").code == 0
-    assert furthest(weights(runs / "uninterrupted"), weights(folder)) == 0.0
-    pd.testing.assert_frame_equal(answers(runs / "uninterrupted"), answers(folder), check_exact=True)
+    assert furthest(weights(uninterrupted), weights(folder)) == 0.0
+    pd.testing.assert_frame_equal(answers(uninterrupted), answers(folder), check_exact=True)
 
 
 def test_a_checkpoint_of_two_processes_is_not_gone_on_with_by_one(runs, run, tmp_path):
     folder = tmp_path / "a"
-    shutil.copytree(runs / "uninterrupted", folder)
+    shutil.copytree(runs / "lora-ddp", folder)
     (folder / "result.json").unlink()
     config = OmegaConf.load(folder / "config.yaml")
     OmegaConf.save(OmegaConf.merge(config, {"name": "a", "runs": str(tmp_path)}), folder / "config.yaml")
-    refused = run(tmp_path, "a", *RESUMED, "ckpt=last", "trainer.devices=1")
+    options = (*options_of("lora", runs), *TWO, *SHARED["lora-ddp"][1:])
+    refused = run(tmp_path, "a", *options, "ckpt=last", "trainer.devices=1")
     assert refused.code == 2
     assert "The checkpoint is of a run with 8 images a step over all devices; here they are 4." in refused.err
 

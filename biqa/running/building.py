@@ -2,12 +2,17 @@
 
 import logging
 import os
-import socket
+import ssl
+import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import lightning as L
 import torch
@@ -30,15 +35,16 @@ from biqa.running.origin import refuse_other_questions
 from biqa.running.processes import STARTED_HERE
 from biqa.running.stopping import ending, signals
 from biqa.runs import RunFolder, different, find_run, plain
+from biqa.stages.aside import Aside
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoint_files import AtomicCheckpointIO
 from biqa.stages.checkpoints import Checkpoints
-from biqa.stages.curves import Progress, TrainingLoss
+from biqa.stages.curves import CurveLogger, Progress, TrainingLoss
 from biqa.stages.divergence import OnlyNumbers
 from biqa.stages.features import KnownImages
 from biqa.stages.limits import BatchInMemory
 from biqa.stages.strategies import build_strategy, precision_of
-from biqa.stages.together import everywhere, rank, world
+from biqa.stages.together import everywhere, first, rank, world
 
 OTHERS_WARNINGS = (
     "Metric `SpearmanCorrcoef` will save all targets",  # as it must: ranks need all values
@@ -63,6 +69,9 @@ ASKED = 8
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's word for a precision -> the type that is computed in, where that is not the weights' own."""
+
+WANDB_TIMEOUTS: dict[str, Any] = {"init_timeout": 10.0, "finish_timeout": 20.0}
+"""Seconds that W&B waits for its server where a run begins and where it ends, in a thread of its own. What it could not send lies in `wandb/`."""
 
 VALIDATIONS = 8
 """About so many a run, at most one an epoch: validation answers images, which costs more than a step."""
@@ -306,32 +315,52 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def build_logger(composed: DictConfig, folder: RunFolder) -> Any:  # noqa: ANN401 (any Lightning logger)
-    """The logger that the config names, writing below the run folder; W&B goes offline where it cannot reach its server."""
+def build_logger(composed: DictConfig, folder: RunFolder) -> Any:  # noqa: ANN401 (any Lightning loggers)
+    """The run's own curve, and beside it the logger that the config names, if that is another; W&B goes offline where its server does not answer."""
     if composed.logger is None:
         return False
     target = str(composed.logger._target_)
-    if target.endswith("WandbLogger"):
-        run = composed.name
-        return make(composed.logger, save_dir=str(folder.path), name=run, offline=not wandb_reachable())
-    return make(composed.logger, save_dir=str(folder.path), name="logs")
+    if target.endswith(CurveLogger.__name__):
+        return make(composed.logger, save_dir=str(folder.path), name="logs")
+    own = CurveLogger(str(folder.path), "logs")
+    if not target.endswith("WandbLogger"):
+        return [own, Aside(make(composed.logger, save_dir=str(folder.path), name="logs"), target.rpartition(".")[2], str(own.file))]
+    settings = WANDB_TIMEOUTS | plain(OmegaConf.to_container(composed.logger)).get("settings", {})
+    wandb = make(composed.logger, save_dir=str(folder.path), name=composed.name, offline=not (first() and wandb_reachable()), settings=settings)
+    return [own, Aside(wandb, "W&B", str(own.file))]
 
 
-def wandb_reachable(timeout: float = 2.0) -> bool:
+def wandb_reachable(timeout: float = 4.0) -> bool:
     """Whether W&B can log online: not told otherwise, a key, and a server that answers within `timeout` seconds.
 
-    Decided before the run starts: falling back after a failed start does not work in W&B, and waiting for one takes minutes.
+    Decided before the run starts: falling back after a failed start does not work in W&B, and waiting for one takes minutes. A server that takes a
+    call and says nothing is none.
     """
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
     address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     server = urlsplit(address if "//" in address else f"https://{address}")
     host = server.hostname or ""
+    if server.scheme not in ("http", "https"):
+        return False
     key_files = [file for name in (".netrc", "_netrc") if (file := Path.home() / name).is_file()]
     if "WANDB_API_KEY" not in os.environ and not any(host in file.read_text() for file in key_files):
         return False
+    alive = threading.Event()
+    asking = threading.Thread(target=_ask, args=(f"{server.geturl().rstrip('/')}/healthz", timeout, alive), daemon=True)
+    asking.start()
+    asking.join(timeout)  # the timeout of a connection counts from its last byte
+    return alive.is_set()
+
+
+def _ask(address: str, timeout: float, alive: threading.Event) -> None:
+    """Set `alive` where a server answers, be it that it knows no such page."""
     try:
-        socket.create_connection((host, server.port or (80 if server.scheme == "http" else 443)), timeout=timeout).close()
-    except OSError:
-        return False
-    return True
+        with suppress(HTTPError):
+            urlopen(address, timeout=timeout).close()
+        alive.set()
+    except ssl.SSLError:
+        alive.set()  # it speaks; W&B has certificates of its own
+    except (OSError, HTTPException, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):
+            alive.set()

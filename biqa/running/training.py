@@ -48,12 +48,12 @@ def logged(config: schema.Config, composed: DictConfig, choices: Mapping[str, st
 
 @contextmanager
 def closed_logs() -> Iterator[None]:
-    """End the W&B run, if one was begun, however this run ends: a process has one at a time, and the next job of a sweep would write into it."""
+    """End the loggers of others, if there are any, however this run ends."""
     try:
         yield
     finally:
-        if "wandb" in sys.modules:
-            sys.modules["wandb"].finish(exit_code=int(sys.exc_info()[0] is not None))
+        if "biqa.stages.aside" in sys.modules:
+            sys.modules["biqa.stages.aside"].close_all(int(sys.exc_info()[0] is not None))
 
 
 @told_in_words

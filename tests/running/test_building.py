@@ -2,6 +2,8 @@
 
 import socket
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -173,28 +175,48 @@ def test_wandb_goes_offline_where_it_cannot_be_reached(tmp_path, monkeypatch, re
     asked = {}
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.__init__", lambda self, **options: asked.update(options))
     monkeypatch.setattr("biqa.running.building.wandb_reachable", lambda: reachable)
-    building.build_logger(composed("logger=wandb"), RunFolder(tmp_path))
-    assert asked == {"project": "biqa", "save_dir": str(tmp_path), "name": "x", "offline": not reachable}
+    own, other = building.build_logger(composed("logger=wandb"), RunFolder(tmp_path))
+    assert asked == {
+        "project": "biqa", "save_dir": str(tmp_path), "name": "x", "offline": not reachable, "settings": {"init_timeout": 10.0, "finish_timeout": 20.0},
+    }  # fmt: skip
+    assert isinstance(own, CurveLogger)
+    assert own.file == tmp_path / "logs" / "metrics.csv"
+    other.close(0)
 
 
 # W&B
 
 
+class Unknown(BaseHTTPRequestHandler):
+    """Of a server that knows no page, and is there."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    def log_message(self, format, *args):
+        """Nothing."""
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A listening socket that W&B is pointed at, in a home without a key."""
+    """A server that W&B is pointed at, in a home without a key."""
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+    with HTTPServer(("127.0.0.1", 0), Unknown) as listening:
+        serving = Thread(target=listening.serve_forever, args=(0.01,))
+        serving.start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.server_address[1]}")
         yield listening
+        listening.shutdown()
+        serving.join()
 
 
 def test_wandb_with_a_key_is_reachable_as_long_as_its_server_listens(server, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "key")
     assert building.wandb_reachable() is True
-    server.close()
+    server.shutdown()
+    server.server_close()
     assert building.wandb_reachable() is False
 
 
@@ -214,19 +236,33 @@ def test_wandb_told_otherwise_is_not(server, monkeypatch, mode):
     assert building.wandb_reachable() is False
 
 
-def test_a_server_that_does_not_answer_costs_the_timeout_and_no_more(server, monkeypatch):
+@pytest.mark.parametrize("said", [b"", b"H"])
+def test_a_server_that_takes_the_call_and_does_not_answer_costs_the_timeout_and_no_more(monkeypatch, tmp_path, said):
+    """Nor one that sends a letter now and then."""
     monkeypatch.setenv("WANDB_API_KEY", "key")
-    waiting = [socket.socket() for _ in range(4)]  # nobody accepts: the queue is full, and further calls hang
-    try:
-        for caller in waiting:
-            caller.setblocking(False)
-            caller.connect_ex(server.getsockname())
+    monkeypatch.delenv("WANDB_MODE")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        over = Event()
+
+        def dribble():
+            with listening.accept()[0] as call:
+                while not over.wait(0.1):
+                    call.send(said)
+
+        Thread(target=dribble, daemon=True).start()
         start = time.perf_counter()
         assert building.wandb_reachable(timeout=0.3) is False
+        over.set()
         assert 0.25 < time.perf_counter() - start < 2.0
-    finally:
-        for caller in waiting:
-            caller.close()
+
+
+def test_what_is_no_address_of_a_server_is_not_opened(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    monkeypatch.delenv("WANDB_MODE")
+    (tmp_path / "healthz").touch()
+    monkeypatch.setenv("WANDB_BASE_URL", f"file://{tmp_path}")
+    assert building.wandb_reachable() is False
 
 
 def test_a_compiled_step_wants_an_attention_that_takes_a_mask(tiny, monkeypatch):

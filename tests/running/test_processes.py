@@ -143,7 +143,7 @@ def test_a_process_that_begins_from_nothing_tells_too():
 @pytest.mark.parametrize("world", [2, 3, 4])
 @pytest.mark.parametrize("how", SAID)
 def test_whoever_goes_wrong_ends_all_within_a_minute_and_is_named(quickly, tally, how, world):
-    for guilty in range(world):
+    for guilty in (0, world - 1):
         tally("no_hang", seconds=ends(how, world, guilty))
 
 
