@@ -9,7 +9,7 @@ RUNS ?= runs/main_table
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults trust fuzz conformance docs bench bench-gpu reproduce-table check-experiments clean
+.PHONY: help install check test test-faults trust fuzz audit lock install-locked conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,18 @@ trust: install  ## every campaign of faults once more; writes docs/trust.json an
 
 fuzz: install  ## 20,000 mutated pictures and label files; ARGS="engine=atheris inputs=100000" for those that coverage guides (pip install 'biqa[fuzz]')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py $(ARGS)
+
+audit:  ## known holes in the tested set (pip-audit); exit code 3 where its database cannot be reached
+	$(PYTHON) -m docs.audit
+
+lock:  ## requirements.lock: the tested set with the SHA-256 of each file, for this platform
+	$(PYTHON) -m docs.lock
+
+install-locked:  ## .venv as install has it, where no file may differ from requirements.lock; torch alone goes by its version
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/.installed
 
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py

@@ -183,11 +183,13 @@ def keep(runs: "Sequence[FoundRun]", patterns: Sequence[str], where: str) -> "li
 
 
 def command_of(config: ReportConfig) -> str:
-    """The command that makes the same tables again, ready for a shell."""
+    """The command that makes the same tables again, ready for a shell. It stands in tables that are published: the home folder is $HOME."""
     options = [f"runs={config.runs}", f"out={config.out}", f"baseline={config.baseline}", f"resamples={config.resamples}", f"seed={config.seed}"]
     options += [f"reference={config.reference}"] if config.reference is not None else []
     options += [] if config.only == ["*"] else [f"only=[{','.join(config.only)}]"]
-    return shlex.join(["python", "-m", "biqa.report", *options])
+    home = str(Path.home())
+    plain = [word.replace(home, "$HOME") if len(home) > 1 and shlex.quote(word) == word else shlex.quote(word) for word in options]
+    return " ".join(["python", "-m", "biqa.report", *plain])
 
 
 def write_tables(tables: "Sequence[Table]", out: Path) -> None:

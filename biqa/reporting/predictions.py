@@ -18,6 +18,7 @@ from biqa.evaluation.predictions import Prediction, Unreadable
 from biqa.files import raise_unwritten
 from biqa.reporting.formats import no_formula
 from biqa.reporting.page import THUMBNAIL, Card, Cards, Page, PageTable, Section, thumbnail, write_page
+from biqa.reporting.result import without_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -224,10 +225,10 @@ def write_predictions_page(path: Path, title: str, facts: Mapping[str, str], res
         )
     ]
     if failed:
-        rows = tuple((encodable(result.image), encodable(result.reason)) for result in failed)
+        rows = tuple((encodable(without_home(result.image)), encodable(without_home(result.reason))) for result in failed)
         told = PageTable(f"{len(failed)} files", ("file", "why"), rows, words=True)
         sections.append(Section("unreadable", "What could not be read", "These have no score.", tables=(told,)))
-    rows = tuple((name, encodable(value)) for name, value in facts.items() if name != "name")
+    rows = tuple((name, encodable(without_home(value))) for name, value in facts.items() if name != "name")
     about = PageTable("The run", ("", encodable(facts["name"])), rows, words=True)
     write_page(path, Page(encodable(title), about, tuple(notes), tuple(sections)))
 
@@ -246,7 +247,7 @@ def _card(place: int, result: Prediction, picture: str) -> Card:
     if result.instability is not None and result.score_std is not None:
         facts += [("instability", f"{result.instability:.0f} % of {len(result.levels)} answers"), ("spread of the score", f"{result.score_std:.3f}")]
     levels = tuple((result.probabilities or {}).items())
-    return Card(f"{place}. {encodable(result.image)}", picture, tuple(facts), encodable(result.description or ""), levels)
+    return Card(f"{place}. {encodable(without_home(result.image))}", picture, tuple(facts), encodable(result.description or ""), levels)
 
 
 def _picture(path: str) -> str:

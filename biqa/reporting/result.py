@@ -83,11 +83,24 @@ def write_result(result: Mapping[str, Any], path: Path) -> None:
     """Write a result to `path`, under a temporary name first and then renamed: a killed run leaves no half result.
 
     Args:
-        result: A mapping with exactly the keys `KEYS`. Floats that are not finite become null, and paths become text.
+        result: A mapping with exactly the keys `KEYS`. Floats that are not finite become null, and paths become text, in which the home folder, which
+            names the user, is "~": results are published. config.yaml, out of which a run is made again, has paths as they were typed.
         path: The file, usually runs/<name>/result.json.
     """
     assert set(result) == set(KEYS), f"a result has the keys {KEYS}, got {tuple(result)}"
-    write_json({key: result[key] for key in KEYS}, path)
+    write_json({key: without_home(result[key]) for key in KEYS}, path)
+
+
+def without_home(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """The value with "~" for the user's home folder at the beginning of every text."""
+    if isinstance(value, Mapping):
+        return {key: without_home(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_home(inner) for inner in value]
+    home = str(Path.home())
+    if isinstance(value, str | Path) and len(home) > 1 and (text := str(value)).startswith(home) and text[len(home) :][:1] in ("", os.sep):
+        return "~" + text[len(home) :]
+    return value
 
 
 def json_text(values: Mapping[str, Any]) -> str:
