@@ -2,7 +2,8 @@
 
     make audit
 
-Exit code 0: none is known; 1: some are, and are printed; 3: pip-audit cannot be had, or its database cannot be reached, so that nothing is known.
+Exit code 0: none is known; 1: some are, and are printed; 3: pip-audit cannot be had, or its database cannot be reached, so that nothing is known of
+some packages or of all.
 """
 
 import json
@@ -47,12 +48,15 @@ def audit(pip_audit: list[str]) -> int:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit code {done.returncode}")
         print(f"The database of known holes cannot be reached, so nothing is known: {last.strip()[:300]}", file=sys.stderr)
         return UNKNOWN
-    skipped = [package["name"] for package in asked if "skip_reason" in package]
+    skipped = [package for package in asked if "skip_reason" in package]
     holes = [(package, hole) for package in asked for hole in package.get("vulns", ())]
     for package, hole in holes:
         print(f"{package['name']} {package['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'no release yet'}")
-    print(f"{len(asked) - len(skipped)} packages asked about, {len(holes)} known holes" + (f"; not asked: {', '.join(skipped)}" if skipped else "."))
-    return 1 if holes else 0
+    print(f"{len(asked) - len(skipped)} packages asked about, {len(holes)} known holes.")
+    if skipped:
+        first = skipped[0]
+        print(f"Of {len(skipped)} packages nothing is known, first {first['name']}: {str(first['skip_reason'])[:200]}", file=sys.stderr)
+    return 1 if holes else UNKNOWN if skipped else 0
 
 
 def main() -> int:

@@ -156,14 +156,16 @@ def test_a_run_of_somebody_else(name, which, finished, doors, tmp_path):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_somebody_else_over_every_door(name, finished, doors, tmp_path, tally):
     survived = 0
-    for which in doors:
+    # a look inside builds its model as `load` does
+    taken = [which for which in doors if which != "analyze inside" or name.startswith("weights")]
+    for which in taken:
         opened(name, which, finished, doors, tmp_path)
         survived += 1
         for made in ("new", "again", "report"):
             shutil.rmtree(tmp_path / made, ignore_errors=True)
         for made in ("page.html", "p.csv"):
             (tmp_path / made).unlink(missing_ok=True)
-    tally("hostile", tried=len(doors), survived=survived)
+    tally("hostile", tried=len(taken), survived=survived)
 
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.faults)])
@@ -311,3 +313,32 @@ def test_the_same_payloads_opened_the_unsafe_way_do_get_their_way(tmp_path, monk
     del held
     with watched(tmp_path) as seen, pytest.raises(AssertionError, match="secret"):
         seen.all_well(f"name={SECRET}")
+
+
+@pytest.mark.parametrize("content", ["a pickle", "an endless view", "other types", "a link"])
+def test_a_cache_that_another_user_wrote(content, run, tmp_path, synthetic):
+    """What is remembered of images and weights is data, and what is damaged or odd is looked at anew."""
+    import sqlite3
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name in ("looks.sqlite", "contents.sqlite"):
+        if content == "a pickle":
+            (cache / name).write_bytes(pickles(tmp_path)["os.system"])
+        elif content == "a link":
+            (cache / name).symlink_to("/etc/passwd")
+        else:
+            with sqlite3.connect(cache / name) as connection:
+                table = name.removesuffix(".sqlite")
+                if content == "an endless view":
+                    connection.execute(
+                        f"CREATE VIEW {table} AS WITH RECURSIVE n(path) AS (SELECT 1 UNION ALL SELECT path + 1 FROM n) SELECT path FROM n"
+                    )
+                else:
+                    connection.execute(f"CREATE TABLE {table} (path, changed, size, look, hash)")
+                    connection.execute(f"INSERT INTO {table} VALUES ('a', 'b', 'c', '[1]', x'80')")
+            connection.close()
+    with limited(), watched(tmp_path) as seen:
+        done = run(tmp_path / "runs", "a", "stage=joint", "stage.epochs=0", f"images.cache={cache}")
+    in_words((done.code, done.out + done.err), seen, tmp_path)
+    assert done.code in (0, 2)

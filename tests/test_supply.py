@@ -37,6 +37,7 @@ def test_a_lock_names_no_place():
     [
         ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', 0, "1 packages asked about, 0 known holes."),
         ('{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]}', 1, "a 1: CVE-1, mended in 2"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "no route"}]}', UNKNOWN, "Of 1 packages nothing is known, first a: no route"),
         ("", UNKNOWN, "cannot be reached, so nothing is known: no route"),
     ],
 )
