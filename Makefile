@@ -9,7 +9,7 @@ RUNS ?= runs/main_table
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults trust fuzz audit lock install-locked conformance docs bench bench-gpu reproduce-table check-experiments clean
+.PHONY: help install check test test-faults trust mutants fuzz audit lock install-locked conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,13 @@ install-locked:  ## .venv as install has it, where no file may differ from requi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/.installed
+
+mutants: $(VENV)/.mutants-installed  ## would the tests notice broken code? checkpoints, sampler, figures; ARGS="correlation --show" for one group
+	$(BIN)/python tests/mutants.py $(ARGS)
+
+$(VENV)/.mutants-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	@touch $@
 
 conformance: install  ## every backbone against every promise; writes the table in the README
 	$(BIN)/python tests/models/conformance.py

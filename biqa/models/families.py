@@ -206,7 +206,7 @@ def _fewer_pixels(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # n
     vision = config.vision_config
     pixels = (vision.patch_size * vision.spatial_merge_size) ** 2
     least = max(1, min(4, tokens // 4))  # what small images are enlarged to: rounded up to whole patches, it must stay below the most
-    return {"size": {"shortest_edge": least * pixels, "longest_edge": min(tokens * pixels, images.size.longest_edge)}}
+    return {"size": {"shortest_edge": least * pixels, "longest_edge": min(tokens * pixels, images.size["longest_edge"])}}
 
 
 def _fewer_tiles(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
@@ -218,7 +218,7 @@ def _fewer_tiles(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # no
 def _smaller_grid(config: Any, images: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN401
     """A square grid of tiles and a small copy of the whole image, or that alone."""
     tile = images.max_image_size["longest_edge"]
-    side = min(math.isqrt(_tiles_for(tokens, _tokens_a_tile(config, tile)) - 1), images.size.longest_edge // tile)
+    side = min(math.isqrt(_tiles_for(tokens, _tokens_a_tile(config, tile)) - 1), images.size["longest_edge"] // tile)
     return {"do_image_splitting": side > 1, **({"size": {"longest_edge": side * tile}} if side > 1 else {})}
 
 

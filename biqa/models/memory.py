@@ -9,11 +9,16 @@ steps. Shapes: R rows, H heads, E width of a head.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.models.llama.modeling_llama import LlamaModel
+
+REMEMBERED = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
+"""What forward passes of transformers call keys and values that are remembered: 5.24 has renamed it, and mPLUG-Owl2 forgot under the old name."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from biqa.language.levels import LEVELS
 from biqa.models.attention import MASKABLE, use_products
 from biqa.models.base import RANDOM, Base
 from biqa.models.families import Family, within
-from biqa.models.memory import Memory
+from biqa.models.memory import REMEMBERED, Memory
 
 T = TypeVar("T")
 
@@ -259,7 +259,7 @@ class VLM(nn.Module):
                 )
                 if memory is not None:
                     memory.early = -late
-        decoding = {"past_key_values": memory.cache if memory else None, "use_cache": memory is not None}
+        decoding = {REMEMBERED: memory.cache if memory else None, "use_cache": memory is not None}
         output = self.model.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **decoding, **seen)
         return output.last_hidden_state
 

@@ -66,21 +66,23 @@ class Owl2Attention(nn.Module):
         self.v_proj = Multiway(*(nn.Linear(config.hidden_size, narrow, bias=config.attention_bias) for _ in ways(config)))
         self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_bias)
 
-    def forward(
+    def forward(  # noqa: PLR0917 (transformers' own signature)
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         visual: Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,  # noqa: ANN401 (what attention implementations take)
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, L, D] -> [B, L, D] and, where the implementation has them, attention weights."""
+        """[B, L, D] -> [B, L, D] and, where the implementation has them, attention weights. Since transformers 5.24 `cache` is past_key_values."""
+        memory = past_key_values if cache is None else cache
         projected = self.q_proj(hidden_states), self.k_proj(hidden_states, visual), self.v_proj(hidden_states, visual)
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in projected)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if memory is not None:
+            key, value = memory.update(key, value, self.layer_idx)
         attention = attention_of(self.config)
         dropout = self.attention_dropout if self.training else 0.0
         mixed, weights = attention(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)

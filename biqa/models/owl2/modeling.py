@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel, LlamaRMSNorm, LlamaRotaryEmbedding
 
 from biqa.errors import IncompatibleChoice
+from biqa.models.memory import REMEMBERED
 from biqa.models.owl2.configuration import IMAGE_TOKEN_ID, Owl2Config
 from biqa.models.owl2.decoder import Owl2Attention, Owl2DecoderLayer
 from biqa.models.owl2.vision import Abstractor, AbstractorAttention, Tower, TowerEmbeddings, patch_positions, query_positions
@@ -74,6 +75,7 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
         pixel_values: Tensor | None = None,
         visual: Tensor | None = None,
         mm_encoder_outputs: Mapping[str, Any] | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,  # noqa: ANN401 (transformers' own)
     ) -> BaseModelOutputWithPast:
         """Last hidden states [B, L, D].
@@ -88,6 +90,7 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
             pixel_values: [N, 3, H, W], images in the order of the rows; a row may have none or several.
             visual: [B, L] bool, True on visual tokens; None: all are text.
             mm_encoder_outputs: "image": what `get_image_features` returned, in place of pixel_values.
+            cache: what transformers 5.24 and later call past_key_values.
             kwargs: transformers' other options.
 
         Raises:
@@ -97,7 +100,8 @@ class Owl2Model(Owl2PreTrainedModel, LlamaModel):  # pyright: ignore[reportIncom
             assert input_ids is not None, "input_ids or inputs_embeds"
             features = torch.cat(tuple(mm_encoder_outputs["image"].pooler_output)) if mm_encoder_outputs else None
             inputs_embeds, visual = self.embed(input_ids, pixel_values, features)
-        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
+        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        kwargs[REMEMBERED] = past_key_values if cache is None else cache
         kwargs["visual"] = visual  # LlamaModel hands on to its layers what it does not know itself
         return super().forward(inputs_embeds=inputs_embeds, **kwargs)
 
@@ -183,6 +187,7 @@ class Owl2ForConditionalGeneration(Owl2PreTrainedModel, LlamaForCausalLM):  # py
         logits_to_keep: int | Tensor = 0,
         pixel_values: Tensor | None = None,
         visual: Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,  # noqa: ANN401 (transformers' own)
     ) -> CausalLMOutputWithPast:
         """As LlamaForCausalLM's, with `pixel_values` or `visual` as in `Owl2Model.forward`.
@@ -195,7 +200,8 @@ class Owl2ForConditionalGeneration(Owl2PreTrainedModel, LlamaForCausalLM):  # py
             ValueError: the places for visual tokens are not those that the images fill.
         """
         kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "visual": visual, "pixel_values": pixel_values, "labels": labels}
-        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
+        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        kwargs[REMEMBERED] = past_key_values if cache is None else cache
         return super().forward(logits_to_keep=logits_to_keep, **kwargs)
 
     @torch.no_grad()

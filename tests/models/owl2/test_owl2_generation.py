@@ -173,3 +173,13 @@ def test_biqas_greedy_answers_are_those_of_generate(model):
     texts = sample(Asked(model), questions, torch.zeros(2, 0, 8), temperature=1.0, top_p=1.0, max_new_tokens=8).texts
     expected = alone(model, eos_token_id=96)
     assert [text for (text,) in texts] == [Asked(model).text([token for token in expected[i][0].tolist() if token != 96]) for i in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_what_is_remembered_is_used_under_its_old_and_its_new_name(model, name):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    whole = model(ids, use_cache=False).logits[:, -1]
+    memory = DynamicCache(config=model.config)
+    model(ids[:, :3], **{name: memory}, use_cache=True)
+    torch.testing.assert_close(model(ids[:, 3:], **{name: memory}, use_cache=True).logits[:, -1], whole, atol=1e-5, rtol=1e-5)
+    assert (whole - model(ids[:, 3:], use_cache=False).logits[:, -1]).abs().max() > 1e-3  # forgetting would show
