@@ -1,6 +1,8 @@
 """Image files to RGB; where a run asks for it reduced, with the reduced copies kept."""
 
 import hashlib
+import io
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +31,9 @@ MAX_PIXELS = 80_000_000
 DRAFT = 3
 """Pixels a side that a JPEG decoded at part of its size has at least, for each that is wanted. Beside a full decode the result is off by 0.3 of 255
 grey levels on average, and 5 % less sharp by the variance of its Laplacian; with 2 it would be 0.6 levels and 10 %, with 4 0.2 levels and 3 %."""
+
+SURE = 2**20
+"""Bytes that are asked of a file without a look at its size."""
 
 LONGEST_REASON = 200
 """Letters of what a decoder says of a damaged file, at most: some quote the file."""
@@ -128,10 +133,20 @@ def _decode(path: Path, shorter_side: int | None = None) -> tuple[Image.Image, b
     """The image, and whether it was reduced."""
     if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would wait for somebody to write into it
         raise BadRecord(f"{path}: no file that holds a picture (a device or a pipe).")
-    with _in_words(path), Image.open(path, formats=FORMATS) as image:
+    with _in_words(path), _Within(io.FileIO(path)) as file, Image.open(file, formats=FORMATS) as image:
         _refuse_many_pixels(image, path)
         reduced = shorter_side is not None and min(image.size) > shorter_side
         return _seen(image, path, shorter_side), reduced
+
+
+class _Within(io.BufferedReader):
+    """A file of which no more is asked than it has: for a box that says that it has two gigabytes, Python would ask for as much memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's."""
+        if size is not None and size > SURE:
+            size = max(0, min(size, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 @contextmanager

@@ -87,11 +87,13 @@ def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
         (MemoryError(), r"cannot be decoded \(MemoryError\)"),
     ],
 )
-def test_what_the_system_says_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+def test_what_the_system_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").touch()
     with pytest.raises(BadRecord, match=said):
         load_image(Path("a.png"))
 

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,18 @@ def test_a_table_with_a_long_name(tmp_path: Path) -> None:
     for read in (lambda file: read_rows(file, []), read_entries):  # OSError: File name too long
         with pytest.raises(DatasetNotFound, match="there is no such file"):
             read(tmp_path / ("x" * 256 + ".json"))
+
+
+def test_a_picture_whose_box_says_that_it_has_two_gigabytes(tmp_path: Path) -> None:
+    """Python made room for as many."""
+    head = b"\x00\x00\x00\x0cjP  \r\n\x87\n" + b"\x00\x00\x00\x14ftypjp2 \x00\x00\x00\x00jp2 "
+    (tmp_path / "a.png").write_bytes(head + (2**31 - 1).to_bytes(4, "big") + b"jp2h" + bytes(100))
+    tracemalloc.start()
+    with pytest.raises(BadRecord, match=r"a\.png: cannot be decoded"):
+        load_image(tmp_path / "a.png")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**25
 
 
 def test_an_image_with_a_zero_byte_in_its_name(tmp_path: Path) -> None:
