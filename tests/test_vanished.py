@@ -85,3 +85,9 @@ def test_how_others_say_it(tmp_path, error, said):
         raise error
     with pytest.raises(RuntimeError, match="mat1"), limits_in_words(tmp_path):
         raise RuntimeError("mat1 and mat2")
+
+
+@pytest.mark.parametrize(("file", "error"), [("torch/utils/data/dataloader.py", WorkerDied), ("elsewhere.py", ConnectionResetError)])
+def test_a_process_that_is_gone_before_it_hands_over_what_it_told_of(tmp_path, file, error):
+    with pytest.raises(error), limits_in_words(tmp_path):
+        exec(compile("raise ConnectionResetError(104, 'Connection reset by peer')", file, "exec"))

@@ -20,6 +20,7 @@ from biqa.data.overlap import Overlap
 from biqa.data.record import Record, Split
 from biqa.data.survey import Look
 from biqa.errors import BadRecord, IncompatibleChoice, RunExists
+from biqa.files import write_whole
 from biqa.language.levels import LEVELS
 from biqa.language.prompts import DESCRIBE, INFER, JOINT, STEM
 from biqa.reporting.result import collect_versions, read_result, write_json
@@ -69,10 +70,8 @@ class Origin:
         return cls(pictures, {path: print_of_weights(run.path) for path, run in runs.items()}, questions_of(vlm), code_here())
 
     def write(self, folder: RunFolder) -> None:
-        """Into the run's folder, each file under a temporary name first."""
-        temporary = (folder.path / PICTURES).with_suffix(".tmp")
-        self.pictures.to_parquet(temporary, index=False)
-        temporary.replace(folder.path / PICTURES)
+        """Into the run's folder, each file whole or not at all."""
+        write_whole(folder.path / PICTURES, self.pictures.to_parquet(index=False))
         write_json({"builds_on": self.builds_on, "questions": self.questions, "code": self.code}, folder.path / ORIGIN)
 
     @classmethod

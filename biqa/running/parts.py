@@ -69,7 +69,7 @@ class RowsInParts:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.weights and not self._made_by.is_file():
-            self._made_by.write_text(self.weights, encoding="utf-8")
+            write_whole(self._made_by, self.weights)
         _write(self._unwritten, self.folder / f"{self._files:06d}.parquet")
         self._files += 1
         self._made += self._unwritten

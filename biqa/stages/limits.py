@@ -6,6 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, cast
 
 import lightning as L
@@ -18,7 +19,9 @@ from biqa.errors import MachineLimit, OutOfMemory, UserError, WorkerDied
 from biqa.files import disk_fault, disk_limit, not_written
 from biqa.models.vlm import VLM
 
-WORKER_DIED = re.compile(r"DataLoader worker \(pid.*?(?:killed by signal: (\w[\w ]*)|exited unexpectedly)|unable to \w+ .*</torch_")
+WORKER_DIED = re.compile(
+    r"DataLoader worker \(pid.*?(?:killed by signal: (\w[\w ]*)|exited unexpectedly)|Pin memory thread exited|unable to \w+ .*</torch_"
+)
 """How torch says that a process which loads images is gone, or that there is no shared memory for it."""
 WORKER_SAID = re.compile(r"Caught (\w+) in DataLoader worker process.*^biqa\.errors\.\1: (.*)", re.DOTALL | re.MULTILINE)
 """How torch says what such a process has raised: with its stack trace before it."""
@@ -58,6 +61,13 @@ def out_of_memory(error: BaseException) -> OutOfMemory:
         "or a smaller model."
     ]
     return OutOfMemory(f"Out of memory ({said[:200]}).\n" + "\n".join(notes))
+
+
+def cut_off(error: Exception) -> bool:
+    """Whether a process that loads images was gone before it had handed over a batch that it had told of."""
+    return isinstance(error, ConnectionError | EOFError) and any(
+        frame.filename.endswith("dataloader.py") for frame in extract_tb(error.__traceback__)
+    )
 
 
 def worker_died(signal: str | None, then: str) -> WorkerDied:
@@ -158,7 +168,7 @@ def limits_in_words(folder: Path, then: str = GO_ON) -> Iterator[None]:
         raise
     except Exception as error:
         died = WORKER_DIED.search(str(error))
-        if died or isinstance(error, BrokenProcessPool):
+        if died or isinstance(error, BrokenProcessPool) or cut_off(error):
             raise worker_died(died[1] if died else None, then) from error
         if limit := disk_limit(error, folder, then):
             raise limit from error
