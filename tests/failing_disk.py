@@ -54,7 +54,7 @@ RUNS = ("runs={place}/runs", "name=a")
 SCENARIOS = {
     "lora": Scenario(("biqa.run", "stage=joint", "tuning=lora", *TRAINED, *RUNS), again=("ckpt=last",)),
     "full": Scenario(
-        ("biqa.run", "stage=joint", *TRAINED, *RUNS, "ckpt=last"), ("runs/a",), removed=("answers", "result.json"),
+        ("biqa.run", "stage=joint", *TRAINED, *RUNS, "ckpt=last"), ("runs/a",), removed=("answers", "result.json", "model/README.md"),
     ),
     "two": Scenario(
         ("biqa.run", "stage=2", "stage.perception={place}/runs/one", *TRAINED, *RUNS, "export.merge=false"), ("runs/one",), again=("ckpt=last",)
