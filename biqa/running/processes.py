@@ -286,12 +286,13 @@ def _wait_for(members: Sequence[_Member]) -> tuple[bool, _Member | None]:
         for member in members:
             member.listen()
         told = any(member.told for member in members)
-        # a SIGKILL is the cause, also where it is seen after what those tell that were left alone: nobody here has sent one yet
-        killed = [member for member in ended if member.process.exitcode == -signal.SIGKILL]
+        # a death without a word is the cause, also where it is seen after what those tell that were left alone: nobody here has sent a signal yet.
+        # Not an abort: so gloo ends a process whose partner has left
+        unsaid = [member for member in ended if not member.told and member.process.exitcode != -signal.SIGABRT]
         if until is None and (ended or told):
             until = time.monotonic() + AFTERMATH
             silent = None if told else ended[0]
-        silent = next(iter(killed), silent)
+        silent = next(iter(unsaid), silent)
     return until is not None, silent
 
 

@@ -130,7 +130,7 @@ def ends(how, world=2, guilty=1):
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("how", ["said by the first", "defect", "full disk", "killed", "sleeps"])
+@pytest.mark.parametrize("how", ["said by the first", "defect", "full disk", "killed", "crashed", "sleeps"])
 def test_what_goes_wrong_in_one_ends_all_and_is_told_once(quickly, how):
     assert ends(how) < 40
 
@@ -163,7 +163,12 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_the_cause_although_another_has_told_of_its_loss(quickly, tmp_path):
+def leave():
+    os._exit(3)
+
+
+@pytest.mark.parametrize("die", [die, leave])
+def test_a_death_without_a_word_is_the_cause_although_another_has_told_of_its_loss(quickly, tmp_path, die):
     process = processes.get_context("spawn").Process
     dead, other = (_Member(process(target=work, name=work.__name__), Pipe()[0], tmp_path) for work in (die, str))
     for member in (dead, other):

@@ -32,7 +32,7 @@ from biqa.stages.base import Row
 from biqa.stages.joint import ZeroShot
 
 REPEATS = 2
-ASLEEP = 0.01
+ASLEEP = 0.03
 """Seconds that the stand-in takes for a batch where it is killed."""
 TINY = {"hidden": 32, "layers": 1, "heads": 2, "tower_hidden": 32, "tower_layers": 1, "grid": 3, "vocabulary": 2048, "attention": "sdpa", "seed": 0}
 ASKING = {"lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "total_steps": 0, "target": "soft", "level_weight": 1.0, "repeats": REPEATS, "seed": 0}
@@ -108,7 +108,9 @@ def killed(composed, folder: Path, number: int, victim: int, after: float) -> No
     """As one of several: answer, slowly, and keep every batch; one of them gets a SIGKILL after so many seconds."""
     quiet()
     if together.rank() == victim:
-        threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        kill = threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL))
+        kill.daemon = True
+        kill.start()
     answer_at_once = ByName.answer
     with (
         patch.object(ByName, "answer", lambda stage, items: (time.sleep(ASLEEP), answer_at_once(stage, items))[1]),
