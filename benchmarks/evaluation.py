@@ -133,13 +133,13 @@ class Sides:
         folder = RunFolder(self.folder / f"run-{self.tables}")
         with redirect_stdout(StringIO()):
             stage = build_stage(config, STAGE_ONE, self.describes, steps=0, repeats=self.repeats)
-            described = rows_of(own, stage, build_trainer(config, folder, logs=False), items, folder.path / "descriptions.parquet")
+            described = rows_of(own, stage, build_trainer(config, folder, logs=False), items, folder.path / "descriptions.parquet", weights="base")
             texts: dict[str, list[str]] = {}
             for row in described:
                 texts.setdefault(row["image"], []).append(row["description"])
             asked = [Item(item.record, tuple(texts[item.record.image])) for item in items]
             stage = build_stage(config, config.stage._target_, self.scores, steps=0, repeats=self.repeats, **verdict_options_of(config))
-            return rows_of(own, stage, build_trainer(config, folder, logs=False), asked, folder.path / "answers.parquet")
+            return rows_of(own, stage, build_trainer(config, folder, logs=False), asked, folder.path / "answers.parquet", weights="base")
 
     def seconds(self, side: str, items: Sequence[Item]) -> float:
         """For the answers about some images."""

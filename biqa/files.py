@@ -63,6 +63,8 @@ def whole_file(path: Path, needed: int | Callable[[], int] | None = None) -> Ite
         yield temporary
         flush(temporary)
         temporary.replace(path)
+        with suppress(OSError):  # the name too; not every file system takes that
+            flush(path.parent)
     except BaseException as error:  # a signal too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

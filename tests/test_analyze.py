@@ -290,7 +290,8 @@ def test_descriptions_in_which_nothing_can_be_changed(runs, call):
 
 def test_runs_without_a_data_set_in_common(runs, call):
     result = json.loads((runs / "two" / "result.json").read_text())
-    result["metrics"] = {"other": result["metrics"]["synthetic"]}
+    for key in ("metrics", "data"):
+        result[key] = {"other": result[key]["synthetic"]}
     (runs / "two" / "result.json").write_text(json.dumps(result))
     answers = runs / "two" / "answers" / "synthetic.parquet"
     answers.rename(answers.with_stem("other"))

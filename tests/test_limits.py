@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from biqa.errors import NoDiskSpace
+from biqa.files import disk_fault
 from biqa.stages.base import StageModule
 from biqa.stages.checkpoint_files import AtomicCheckpointIO
-from biqa.stages.limits import disk_error, memory_error, size_of
+from biqa.stages.limits import memory_error, size_of
 
 pytest_plugins = ["small_runs"]
 
@@ -186,10 +187,10 @@ def test_no_memory_for_the_model(run, tmp_path):
 
 
 def test_what_counts_as_full_and_what_does_not():
-    assert disk_error(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))) == errno.EDQUOT
-    assert disk_error(OSError(errno.EACCES, "no")) is None
-    assert disk_error(ValueError("os error 13")) is None
-    assert disk_error(ValueError("I/O error: Input/output error (os error 5)")) == errno.EIO
+    assert disk_fault(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))) == errno.EDQUOT
+    assert disk_fault(OSError(errno.EACCES, "no")) is None
+    assert disk_fault(ValueError("os error 13")) is None
+    assert disk_fault(ValueError("I/O error: Input/output error (os error 5)")) == errno.EIO
     assert memory_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
     assert memory_error(MemoryError())
     assert not memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

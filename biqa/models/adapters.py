@@ -144,7 +144,7 @@ def written_bytes(vlm: VLM) -> int:
     if is_adapted(vlm):
         return sum(weight.nbytes for weight in vlm.backbone.parameters() if weight.requires_grad)
     with TemporaryDirectory() as place:
-        vlm.processor.save_pretrained(place)
+        vlm.processor.save_pretrained(Path(place))
         beside = sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
     # weights that are one, such as tied embeddings, are written once
     return beside + sum({value.data_ptr(): value.nbytes for value in vlm.backbone.state_dict().values()}.values())

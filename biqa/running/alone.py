@@ -41,6 +41,7 @@ def alone(folder: RunFolder, decide: Callable[[Callable[[], Any]], Any]) -> Iter
         Unwritten: the disk is full, or takes nothing.
     """
     held: list[int] = []
+    made = [place for place in folder.path.parents if not place.exists()]
     decide(lambda: held.append(hold(folder)))
     try:
         yield
@@ -48,7 +49,8 @@ def alone(folder: RunFolder, decide: Callable[[Callable[[], Any]], Any]) -> Iter
         for file in held:
             with suppress(OSError):
                 folder.lock.unlink()
-                folder.path.rmdir()  # where nothing was written
+                for place in (folder.path, *made):  # where nothing was written
+                    place.rmdir()
             os.close(file)
 
 

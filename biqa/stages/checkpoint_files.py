@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from biqa.stages.limits import disk_error, no_disk_space, size_of
+from biqa.files import whole_file
+from biqa.stages.limits import size_of
 
 NAME = re.compile(r"step=(\d+)\.ckpt")
 FORMAT = 1
@@ -37,29 +38,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`; an existing file there is replaced in one step or not at all.
 
         Raises:
-            NoDiskSpace: the disk is full. What lay there before is untouched.
+            Unwritten: the disk is full, or takes nothing. What lay there before is untouched.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        try:
-            with temporary.open("wb") as file:
-                hashed = _Hashed(file)
-                torch.save(checkpoint, hashed)  # pyright: ignore[reportArgumentType] (it only writes and flushes)
-                seal = f"biqa checkpoint {FORMAT:04d} sha256 {hashed.digest.hexdigest()}".encode()
-                file.seek(-COMMENT_LENGTH.size, os.SEEK_END)
-                file.write(COMMENT_LENGTH.pack(len(seal)) + seal)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except Exception as error:
-            temporary.unlink(missing_ok=True)
-            if reason := disk_error(error):
-                raise no_disk_space(target, reason, needed=size_of(checkpoint)) from error
-            raise
-        directory = os.open(target.parent, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
+        with whole_file(Path(path), needed=lambda: size_of(checkpoint)) as temporary, temporary.open("wb") as file:
+            hashed = _Hashed(file)
+            torch.save(checkpoint, hashed)  # pyright: ignore[reportArgumentType] (it only writes and flushes)
+            seal = f"biqa checkpoint {FORMAT:04d} sha256 {hashed.digest.hexdigest()}".encode()
+            file.seek(-COMMENT_LENGTH.size, os.SEEK_END)
+            file.write(COMMENT_LENGTH.pack(len(seal)) + seal)
 
 
 class _Hashed:

@@ -16,7 +16,7 @@ from biqa.data.collate import Batch
 from biqa.data.images import image_of
 from biqa.data.module import Item
 from biqa.errors import MachineLimit, OutOfMemory, UserError, WorkerDied
-from biqa.files import disk_fault, disk_limit, not_written
+from biqa.files import disk_limit
 from biqa.models.vlm import VLM
 
 WORKER_DIED = re.compile(
@@ -31,10 +31,6 @@ GO_ON = "the same command with ckpt=last goes on"
 """With a run, once the disk takes files."""
 
 
-disk_error = disk_fault
-"""The system's number of what is wrong with a disk, None where that is not what went wrong."""
-
-
 def memory_error(error: BaseException) -> bool:
     """Whether memory ran out: the GPU's, or the host's where the allocator says so (the kernel may kill the process instead)."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None)
@@ -46,11 +42,6 @@ def size_of(value: object) -> int:
         return value.nelement() * value.element_size()
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return sum(map(size_of, inner))
-
-
-def no_disk_space(path: Path, number: int, needed: int | None = None) -> MachineLimit:
-    """The error to raise when a file of a run that can go on could not be written, for a reason with that number (`disk_error`)."""
-    return not_written(path, number, needed=needed, then=GO_ON)
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory:

@@ -48,7 +48,7 @@ def composed(*overrides):
 
 def finished_run(path, *overrides):
     folder = RunFolder(path)
-    folder.start(OmegaConf.to_container(composed(*overrides)))
+    folder.start(OmegaConf.to_container(composed(*overrides), resolve=True))
     folder.result.write_text("{}")
     return folder
 

@@ -74,7 +74,7 @@ def answered(composed, folder: Path, number: int, picture: Path | None = None) -
     if trainer.global_rank == 0:
         config = OmegaConf.to_object(composed)
         assert isinstance(config, schema.Config)
-        (folder / "metrics.json").write_text(json_text(measure(config, run, Corpus([], [images]), queries=REPEATS + 1)))
+        (folder / "metrics.json").write_text(json_text(measure(config, run, Corpus([], [images]), queries=REPEATS + 1)[0]))
 
 
 def every_world(composed, folder: Path, worlds: Sequence[int], sizes: Sequence[int], picture: Path | None = None) -> None:

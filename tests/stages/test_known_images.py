@@ -254,7 +254,7 @@ class Threads:
     def get_rank(self):
         return self.here.rank
 
-    def all_gather_object(self, values, value):
+    def all_gather_object(self, values, value, group=None):
         self.values[self.here.rank] = value
         self.barrier.wait()
         values[:] = self.values

@@ -139,7 +139,7 @@ class Asked(torch.nn.Module):
     hidden, logits, packs, _as_attended = VLM.hidden, VLM.logits, VLM.packs, VLM._as_attended
     level_ids = [11, 22, 33, 44, 55]  # noqa: RUF012
     level_logits = VLM.level_logits
-    family, sharded = OWL2, False
+    family, sharded, vision = OWL2, False, True
 
     def __init__(self, model):
         super().__init__()
