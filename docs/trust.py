@@ -33,8 +33,14 @@ def counts() -> dict[str, dict[str, Any]]:
 
 
 def page(marker: str) -> str:
-    """The page; `marker` says that it is generated."""
+    """The page; `marker` says that it is generated.
+
+    Raises:
+        SystemExit: a campaign has counted a kind that trust.toml does not tell of.
+    """
     told, known = counts(), kinds()
+    if unknown := sorted(told.keys() - known.keys()):
+        raise SystemExit(f"docs/trust.toml has no section [{unknown[0]}], and docs/trust.json counts it.")
     rows = ["| what | tried | survived | lost | |", "|---|---|---|---|---|"]
     parts: list[str] = []
     for kind, texts in known.items():
