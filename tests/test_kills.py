@@ -185,7 +185,7 @@ def test_pages_that_are_made_by_a_killed_door_are_the_old_or_the_new_ones(nurser
     killed = lost = 0
     while killed < kills:
         if killed % 2:  # the other times over what is there
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
         killed += nursery(door, *command, f"out={out}", kill=moment(draw, {"all": phases["all"]}, 0))["code"] != 0
         lost += not {name: sha for name, sha in files(out).items() if not name.startswith(".unfinished")}.items() <= expected.items()
     assert nursery(door, *command, f"out={out}")["code"] == 0
@@ -200,7 +200,7 @@ def test_a_run_that_does_not_go_on_rightly_is_noticed(nursery, options, whole, t
     """The control: random numbers that are not put back, or an epoch that begins anew, and the comparison fails."""
     folder, _ = whole("joint_lora")
     command = options("joint_lora", tmp_path)
-    assert nursery("biqa.run", *command, kill={"phase": "save", "occurrence": 3, "delay": 0.05})["code"] == -signal.SIGKILL
+    assert nursery("biqa.run", *command, kill={"phase": "step", "occurrence": 27, "delay": 0})["code"] == -signal.SIGKILL
     assert nursery("biqa.run", *command, sabotage=sabotage)["code"] == 0
     assert left_by(tmp_path / "joint_lora") != left_by(folder)
 

@@ -187,8 +187,9 @@ def test_a_data_set_of_ten_thousand_images_that_are_four(
     weigh: Callable[..., Cost], tally: Callable[..., None], pictures: Path, tmp_path: Path
 ) -> None:
     options = [f"data.root={pictures}", "data=table", "data.low=1", "data.high=5", "descriptions=measured", "images.cache=null"]
+    refused = DOOR.replace("not end.code", "end.code == 2")  # after all is looked at and written: copies lie on both sides of the split
     costs = [
-        weigh(DOOR, "biqa.prepare", *options, f"data.file={labels(tmp_path, 'csv', number)}", f"out={tmp_path / str(number)}")
+        weigh(refused, "biqa.prepare", *options, f"data.file={labels(tmp_path, 'csv', number)}", f"out={tmp_path / str(number)}")
         for number in (1_000, 10_000)
     ]
     # before copies were counted and not kept, these were 5.7 million pairs, and more than 1,000 MB
