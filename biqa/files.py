@@ -63,8 +63,11 @@ def whole_file(path: Path, needed: int | Callable[[], int] | None = None) -> Ite
         yield temporary
         flush(temporary)
         temporary.replace(path)
-        with suppress(OSError):  # the name too; not every file system takes that
-            flush(path.parent)
+        try:
+            flush(path.parent)  # the name too
+        except OSError as error:
+            if error.errno in (*FULL, *FAULTY):  # and not a file system that takes no flush of folders
+                raise
     except BaseException as error:  # a signal too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
