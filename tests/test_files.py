@@ -3,13 +3,12 @@
 import errno
 import os
 import pickle
-import resource
 import shutil
 import sqlite3
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from planted import files_up_to
 
 from biqa.errors import DiskFault, NoDiskSpace
 from biqa.evaluation.predictions import Unreadable
@@ -30,17 +29,6 @@ def failing(number, after=0):
             raise OSError(number, os.strerror(number))
 
     return fail
-
-
-@contextmanager
-def files_up_to(size):
-    """`ulimit -f` in bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -7,14 +7,13 @@ import resource
 import shutil
 import signal
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from planted import at_step, files_up_to
 
 from biqa.files import Unwritten, disk_fault
-from biqa.stages.base import StageModule
 from biqa.stages.checkpoint_files import AtomicCheckpointIO
 from biqa.stages.limits import memory_error, size_of
 
@@ -23,17 +22,6 @@ pytest_plugins = ["small_runs"]
 OPTIONS = ("stage=joint", "data.train=24", "stage.batch_size=2", "stage.epochs=2")
 WEIGHTS = Path("model") / "model.safetensors"
 EVERY_STEP = "trainer.checkpoint_steps=1"
-
-
-@contextmanager
-def files_up_to(size):
-    """`ulimit -f` in bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +34,6 @@ def whole(run, tmp_path_factory):
 
 def names(folder):
     return sorted(path.name for path in folder.glob("checkpoints/*"))
-
-
-def at_step(monkeypatch, step, do):
-    """Do something before the training step of that number, from 1."""
-    training_step = StageModule.training_step
-
-    def before(module, *arguments):
-        if module.global_step == step - 1:
-            do()
-        return training_step(module, *arguments)
-
-    monkeypatch.setattr(StageModule, "training_step", before)
 
 
 def test_no_room_for_a_checkpoint(whole, run, tmp_path, monkeypatch, digest):

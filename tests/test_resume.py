@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from planted import signal_when
 
 from biqa.evaluation.answers import read_answers
 from biqa.reporting.result import read_result
@@ -30,16 +30,6 @@ WEIGHTS = {"full": "model/model.safetensors", "lora": "adapter/adapter_model.saf
 def steps(folder):
     """Steps of the checkpoints there are, ascending."""
     return sorted(int(match[1]) for path in folder.glob("checkpoints/*.ckpt") if (match := re.fullmatch(r"step=(\d{8})\.ckpt", path.name)))
-
-
-def kill_when(process, number, condition):
-    """Send a signal as soon as the condition holds; what the process left on its way: (exit code, stdout, stderr)."""
-    while not condition():
-        assert process.poll() is None, f"over before it could be killed: {process.communicate()}"
-        time.sleep(0.002)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def answers(folder):
@@ -79,7 +69,7 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_bits(whole, run, start, syn
     same = whole(tuning)
     folder = tmp_path / "runs" / tuning
     process = start(*synthetic, *same.options, f"runs={tmp_path / 'runs'}", f"name={tuning}")
-    code, _, err = kill_when(process, number, lambda: any(step > STEPS and step % STEPS for step in steps(folder)))
+    code, _, err = signal_when(process, number, lambda: any(step > STEPS and step % STEPS for step in steps(folder)))
     last = steps(folder)[-1]
     assert STEPS < last < 3 * STEPS
     assert last % STEPS
@@ -130,12 +120,12 @@ def test_killed_while_describing_and_again_while_answering_it_ends_with_the_same
     folder = tmp_path / "runs" / "two"
     command = (*synthetic, *two_stages.options, f"runs={tmp_path / 'runs'}", "name=two")
     described = [folder / "descriptions" / f"synthetic-{split}.parquet" for split in ("train", "val", "test")]
-    code, _, _ = kill_when(start(*command), signal.SIGKILL, described[0].is_file)
+    code, _, _ = signal_when(start(*command), signal.SIGKILL, described[0].is_file)
     assert code == -signal.SIGKILL
     assert not described[2].exists()
     assert not steps(folder)
     first = described[0].stat().st_mtime_ns
-    code, _, _ = kill_when(start(*command, "ckpt=last"), signal.SIGKILL, (folder / "adapter").is_dir)
+    code, _, _ = signal_when(start(*command, "ckpt=last"), signal.SIGKILL, (folder / "adapter").is_dir)
     assert code == -signal.SIGKILL
     assert not (folder / "answers").exists()
     assert described[0].stat().st_mtime_ns == first  # what was described already is not described again

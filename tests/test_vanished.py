@@ -8,9 +8,9 @@ import signal
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+from planted import at_step
 
 from biqa.errors import WorkerDied
-from biqa.stages.base import StageModule
 from biqa.stages.limits import limits_in_words
 
 pytest_plugins = ["small_runs"]
@@ -23,18 +23,6 @@ def small(call, synthetic, table, tmp_path):
     """A run on six pictures of its own."""
     own = (*(option for option in synthetic if not option.startswith("data.")), *OPTIONS, *table(), f"runs={tmp_path / 'runs'}", "name=a")
     return lambda *options: call("biqa.run", *own, *options)
-
-
-def at_step(monkeypatch, number, do):
-    """Do something before a training step, counted from 1."""
-    training_step = StageModule.training_step
-
-    def step(module, *arguments):
-        if module.global_step == number - 1:
-            do()
-        return training_step(module, *arguments)
-
-    monkeypatch.setattr(StageModule, "training_step", step)
 
 
 @pytest.mark.trust

@@ -153,9 +153,8 @@ def _discordant_of(q: Floats, counts: Floats) -> Floats:
     size = 1
     while size < number:
         block = place // (2 * size)
-        order = order[
-            np.argsort((block * number + rank)[order], kind="stable")
-        ]  # two sorted halves are merged; of equals the first half's stay first
+        # two sorted halves are merged; of equals the first half's stay first
+        order = order[np.argsort((block * number + rank)[order], kind="stable")]
         later = order // size % 2 == 1
         before = np.cumsum(~later)  # images of first halves up to each place
         behind = counts[order[later]]

@@ -24,6 +24,7 @@ from biqa.files import write_whole
 from biqa.language.levels import LEVELS
 from biqa.language.prompts import DESCRIBE, INFER, JOINT, STEM
 from biqa.reporting.result import collect_versions, read_result, write_json
+from biqa.reporting.sameness import WEIGHTS
 from biqa.running.loading import Corpus, tell_overlap
 from biqa.runs import RunFolder, shortened
 
@@ -104,7 +105,7 @@ def learnt_by(run: RunFolder) -> pd.DataFrame | None:
 def print_of_weights(run: Path) -> str:
     """Tells what a run has learnt from what another has: SHA-256 over the files of its weights, of large ones over BLOCKS pieces. "": it has none."""
     found = hashlib.sha256()
-    files = sorted(file for kind in ("model", "adapter", ".") for file in (run / kind).glob("*.safetensors"))
+    files = sorted(file for kind in WEIGHTS for file in (run / kind).glob("*.safetensors"))
     for file in files:
         size = file.stat().st_size
         found.update(f"{file.relative_to(run)} {size}".encode())

@@ -55,14 +55,13 @@ def numbers_in(file: Path) -> int:
         return 0
 
 
-def refuse_model_without_room(config: schema.Config, folder: RunFolder, vlm: "VLM", *, steps: int = 0, answers: int = 0) -> None:
+def refuse_model_without_room(config: schema.Config, folder: RunFolder, vlm: "VLM", *, answers: int = 0) -> None:
     """Check that a run that is built fits onto its disk. What its folder holds already counts as free: it is a part of what will be written, or goes.
 
     Args:
         config: the whole config.
         folder: of the run.
         vlm: with the weights that will learn.
-        steps: of the whole training; 0: as many as are not known yet, but an epoch's end each.
         answers: rows of all answers tables; 0: not known yet.
 
     Raises:
@@ -73,7 +72,7 @@ def refuse_model_without_room(config: schema.Config, folder: RunFolder, vlm: "VL
     written = {"answers": OF_AN_ANSWER * answers} if isinstance(config.stage, VerdictStage) else {}
     if config.stage.epochs:
         each = STATES * sum(weight.nbytes for weight in vlm.backbone.parameters() if weight.requires_grad)
-        saved = config.stage.epochs + steps // config.trainer.checkpoint_steps
+        saved = config.stage.epochs  # at least: one at the end of each epoch
         # while the last checkpoint is written there is no weight yet, and when they are, it is one of two
         weights = written_bytes(vlm) + (merged_bytes(vlm) if config.export.merge else 0)
         beside = max(min(saved, KEPT + 1) * each - min(saved, KEPT) * each, weights)

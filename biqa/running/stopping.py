@@ -113,7 +113,7 @@ def stoppable(folder: RunFolder, requeue: tuple[int, ...] = ()) -> Iterator[None
         number = signal_behind(stop)
         if number is None:
             raise
-        newest = newest_checkpoint(folder.checkpoints)
+        newest = newest_checkpoint(folder.checkpoints, whole=False)  # the node may be given to others in seconds
         step = NAME.fullmatch(newest.name) if newest else None
         if not folder.config.is_file() or folder.config.stat().st_mtime_ns == before:
             where = " before the run began: nothing is written. The same command starts it."

@@ -28,6 +28,11 @@ from biqa.stages.together import gathered, weight_of_means, world
 Row = dict[str, Any]
 
 
+def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the optimizer steps after this training batch: after every so many of them, and after the last of an epoch."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
 class StageModule(L.LightningModule):
     """A stage: how an item becomes an example, the loss, and how images are answered. Subclasses give `encode` and `predict_step`.
 

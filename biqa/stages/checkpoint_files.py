@@ -63,8 +63,15 @@ class _Hashed:
         self.file.flush()
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None: it is, to the bit, what was written."""
+def damage(path: Path, *, whole: bool = True) -> str | None:
+    """What is wrong with a checkpoint, in words; None: it is, to the bit, what was written.
+
+    Args:
+        path: the file, or DeepSpeed's folder.
+        whole: read all of it, which takes a minute for a hundred gigabytes; else its end alone, which is not there where it was cut off.
+    """
+    if path.is_dir():  # DeepSpeed's: it writes this file last
+        return None if (path / "latest").is_file() else "it was not written to its end"
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -75,7 +82,7 @@ def damage(path: Path) -> str | None:
             if int(seal[1]) != FORMAT:
                 return f"it is of format {int(seal[1])}, and this release reads {FORMAT}"
             file.seek(0)
-            return None if _digest(file, size - SEAL_BYTES) == seal[2].decode() else "its content is not what was written"
+            return None if not whole or _digest(file, size - SEAL_BYTES) == seal[2].decode() else "its content is not what was written"
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 
@@ -93,18 +100,23 @@ def _digest(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def newest_checkpoint(folder: Path, tell: Callable[[str], object] | None = None) -> Path | None:
-    """The checkpoint with the most steps that is whole, or None. Temporary files of a killed save are left out.
+def numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and place of each checkpoint in a folder, the earliest first. Temporary files of a killed save are left out."""
+    return sorted((int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name)))
+
+
+def newest_checkpoint(folder: Path, tell: Callable[[str], object] | None = None, *, whole: bool = True) -> Path | None:
+    """The checkpoint with the most steps that has no `damage`, or None.
 
     Args:
         folder: where checkpoints lie.
         tell: is told of each that is passed over, and of what is done instead.
+        whole: as of `damage`.
     """
-    numbered = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name))]
     passed_over: list[str] = []
     found = None
-    for _, path in sorted(numbered, reverse=True):
-        problem = (None if (path / "latest").is_file() else "it was not written to its end") if path.is_dir() else damage(path)  # DeepSpeed's
+    for _, path in reversed(numbered(folder)):
+        problem = damage(path, whole=whole)
         if problem is None:
             found = path
             break

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from biqa.stages.checkpoint_files import NAME
+from biqa.stages.base import ends_step
+from biqa.stages.checkpoint_files import numbered
 from biqa.stages.together import gathered, largest, rank
 
 
@@ -121,9 +122,7 @@ class Checkpoints(L.Callback):
         batch_idx: int,
     ) -> None:
         """Save every `every` steps and when a signal has come. The last batch of an epoch is left to the end of the epoch."""
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if last or not stepped:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or not ends_step(trainer, batch_idx):
             return
         stop = self._asked_to_stop()
         if trainer.global_step % self.every == 0 or stop:
@@ -185,9 +184,9 @@ class Checkpoints(L.Callback):
 
     def _tidy(self, step: int) -> None:
         """Keep the newest two up to `step`. Those of later steps are damaged, as the run went on from before them; whole ones must not give way."""
-        numbered = sorted((int(match[1]), path) for path in self.folder.glob("*.ckpt") if (match := NAME.fullmatch(path.name)))
-        past = [path for number, path in numbered if number <= step]
-        for path in (*past[:-2], *(path for number, path in numbered if number > step)):
+        found = numbered(self.folder)
+        past = [path for number, path in found if number <= step]
+        for path in (*past[:-2], *(path for number, path in found if number > step)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in self.folder.glob("*.tmp"):
             path.unlink()

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers.logger import Logger
 
 from biqa.files import told_as, write_whole
+from biqa.stages.base import ends_step
 from biqa.stages.together import gathered
 
 
@@ -111,8 +112,7 @@ class TrainingLoss(L.Callback):
         batch_idx: int,
     ) -> None:
         """Log the loss of the batch that ended a step: the mean over the processes."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if stepped and trainer.global_step % self.every == 0:
+        if ends_step(trainer, batch_idx) and trainer.global_step % self.every == 0:
             stage: Any = pl_module
             self.shown = {"train/loss": float(torch.tensor(gathered(float(stage.step_loss))).mean())}
             for logger in trainer.loggers:

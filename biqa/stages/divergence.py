@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from biqa.errors import Diverged
+from biqa.stages.base import ends_step
+from biqa.stages.checkpoint_files import numbered
 from biqa.stages.together import first, gathered
 
 NAMED = 8
@@ -61,7 +63,7 @@ class OnlyNumbers(L.Callback):
         """Keep the loss of a batch; look once in a while."""
         stage: Any = pl_module
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        stepped = last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        stepped = ends_step(trainer, batch_idx)
         self.unseen.append((trainer.global_step + (not stepped), trainer.current_epoch, batch_idx, stage.step_loss))
         if last:  # before a validation
             self._look(trainer, stage, list(stage.parameters()))
@@ -79,8 +81,8 @@ class OnlyNumbers(L.Callback):
             return
         if not first():
             raise SystemExit(2)  # the first process says it
-        newest = max(self.folder.glob("step=*.ckpt"), default=None)
-        kept = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        there = numbered(self.folder)
+        kept = f"the newest checkpoint is {there[-1][1]}" if there else "there is no checkpoint yet"
         named = ", ".join(found.images[:NAMED]) + (f" and {len(found.images) - NAMED} more" if len(found.images) > NAMED else "")
         raise Diverged(
             f"Training has diverged: {found.found} Its batch: {named}. Nothing of that step is kept: {kept}.\n"

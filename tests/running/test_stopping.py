@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from planted import signal_when
 
 from biqa.running.stopping import awaited, goes_on_here, job, queue_again, signals
 from biqa.runs import RunFolder
@@ -47,16 +48,6 @@ def in_a_job(arguments, **more):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def signalled(process, number, condition):
-    """What the process left after a signal, sent as soon as the condition holds."""
-    while not condition():
-        assert process.poll() is None, f"over before the signal: {process.communicate()}"
-        time.sleep(0.002)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
-
-
 @pytest.fixture(scope="module")
 def whole(run, tmp_path_factory):
     """A run that nothing stopped."""
@@ -87,7 +78,7 @@ def test_the_job_is_saved_queued_again_and_goes_on_by_itself(run, whole, synthet
     """The second start has `overwrite=true` still in its command, as the first had, and SLURM's count of starts."""
     folder = tmp_path / "runs" / "a"
     command = (*synthetic, *OPTIONS, f"runs={tmp_path / 'runs'}", "name=a", "overwrite=true")
-    code, err = signalled(in_a_job(command), signal.SIGUSR1, lambda: len(list(folder.glob("checkpoints/step=*.ckpt"))) == 2)
+    code, _, err = signal_when(in_a_job(command), signal.SIGUSR1, lambda: len(list(folder.glob("checkpoints/step=*.ckpt"))) == 2)
     assert code == 128 + signal.SIGUSR1
     assert scontrol.read_text() == "requeue 4711\n"
     step = newest(folder)

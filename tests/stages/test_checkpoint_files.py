@@ -105,6 +105,15 @@ def test_torch_alone_does_not_notice_a_flipped_bit(whole):
     whole.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     torch.load(whole, weights_only=True, mmap=True)
     assert damage(whole) == "its content is not what was written"
+    assert newest_checkpoint(whole.parent) is None
+
+
+def test_where_there_is_no_time_the_end_alone_is_looked_at(whole, monkeypatch):
+    """A signal leaves seconds, and to read a hundred gigabytes takes a minute."""
+    monkeypatch.setattr("biqa.stages.checkpoint_files._digest", lambda *_: pytest.fail("read to its end"))
+    assert newest_checkpoint(whole.parent, whole=False) == whole
+    whole.write_bytes(whole.read_bytes()[:-1])
+    assert newest_checkpoint(whole.parent, whole=False) is None
 
 
 def saved_until_killed(write: Callable[[object, Path], None], file: Path, content: object, seconds: float) -> None:
