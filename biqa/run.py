@@ -27,7 +27,8 @@ from biqa import config as schema
 from biqa.doors.opening import open_door, refuse_unknown, user_errors
 from biqa.doors.sweeps import in_order
 from biqa.running.alone import alone
-from biqa.running.processes import Waits, joined, launch, placed, processes_wanted, refuse_alone, refuse_other_number
+from biqa.running.launching import launch
+from biqa.running.processes import Waits, joined, placed, processes_wanted, refuse_alone, refuse_other_number
 from biqa.running.room import refuse_checkpoint_without_room
 from biqa.running.stopping import goes_on_here, signals, stoppable
 from biqa.running.training import logged

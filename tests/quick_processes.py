@@ -1,7 +1,7 @@
 """Processes of `launch` that begin in a fraction of a second: forked from one that has torch and Lightning in memory and has done nothing yet.
 
 biqa itself starts each from nothing, as CUDA wants it, which takes seconds of a core. A module asks for them with
-`pytest_plugins = ["quick_processes"]`; what a process of biqa's own start is like is tested in tests/running/test_processes.py.
+`pytest_plugins = ["quick_processes"]`; what a process of biqa's own start is like is tested in tests/running/test_launching.py.
 """
 
 import os
@@ -49,7 +49,7 @@ def quickly(request: pytest.FixtureRequest) -> Iterator[None]:
     here = Path(__file__).parent
     get_context("forkserver").set_forkserver_preload(list(getattr(request.module, "READY", READY)))
     path = os.pathsep.join([str(here.parent), str(here), str(here / "running")])
-    with patch.dict(os.environ, {"PYTHONPATH": path}), patch("biqa.running.processes.get_context", lambda _: Quick):
+    with patch.dict(os.environ, {"PYTHONPATH": path}), patch("biqa.running.launching.get_context", lambda _: Quick):
         yield
     server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:

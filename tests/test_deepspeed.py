@@ -6,7 +6,7 @@ import pytest
 from several_jobs import one_after_another_by_deepspeed
 from test_strategies import LORA, SIZES, TOLERANCE, TWO, answers, assert_same_answers, furthest, steps, weights
 
-from biqa.running.processes import launch
+from biqa.running.launching import launch
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 pytest_plugins = ["small_runs"]

@@ -25,7 +25,7 @@ NEVER = {
 }
 """What -> its pattern."""
 UNLESS = {
-    ("pickles", "processes.py"): "what a process of ours tells of its end, in a folder that it and nobody else may enter",
+    ("pickles", "launching.py"): "what a process of ours tells of its end, in a pipe that it and nobody else has",
     ("Hydra's own instantiate", "instantiate.py"): "says why not",
     ("images of any format", "page.py"): "a figure that biqa has just drawn",
     ("images of any format", "compression.py"): "what it has just compressed itself",

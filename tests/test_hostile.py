@@ -185,6 +185,7 @@ def test_a_checkpoint_that_a_run_would_go_on_from(long, finished, run, tmp_path,
         tally("hostile", tried=len(plants))
 
 
+@pytest.mark.trust
 def test_pictures(finished, tmp_path, tally):
     """All of them in one folder; those that are pictures with hostile names are answered."""
     folder = tmp_path / "pictures"
@@ -203,6 +204,7 @@ def test_pictures(finished, tmp_path, tally):
     assert not any(line.startswith(("=", "+", "-", "@")) for line in table.read_text().splitlines())
     assert table.read_text().count("\n") >= 6
     assert "\x1b" not in text
+    tally("hostile", tried=len(plants) + 1)
 
 
 @pytest.mark.parametrize("option", ["data.on_bad_image=skip", "data.on_bad_image=stop"])
@@ -216,7 +218,8 @@ def test_a_pipe_among_images_is_waited_for_by_nobody(option, tmp_path, picture):
     assert "Traceback" not in text
 
 
-def test_tables(tmp_path):
+@pytest.mark.trust
+def test_tables(tmp_path, tally):
     from biqa.data.matlab import read_names, read_numbers
     from biqa.data.rows import read_rows, read_sheet
     from biqa.data.table import Table
@@ -236,10 +239,11 @@ def test_tables(tmp_path):
                     said = str(error)
             seen.all_well(said)
             assert "root:" not in said
+            tally("hostile")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if number % 4 else ()) for number, name in enumerate(CHECKPOINTS)])
-def test_a_checkpoint_of_somebody_else(name, checkpoint, tmp_path):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if number % 4 else pytest.mark.trust) for number, name in enumerate(CHECKPOINTS)])
+def test_a_checkpoint_of_somebody_else(name, checkpoint, tmp_path, tally):
     from biqa.models.hf import build_hf
 
     folder = tmp_path / "a" / "b"
@@ -254,6 +258,7 @@ def test_a_checkpoint_of_somebody_else(name, checkpoint, tmp_path):
             assert "\n" not in said
     seen.all_well(said)
     assert "evil" not in sys.modules
+    tally("hostile")
 
 
 @LONG
@@ -279,12 +284,6 @@ def test_an_adapter_of_somebody_else(synthetic, run, tmp_path):
         assert said[0] == 2
     (adapter / "adapter_model.safetensors").unlink()
     assert hydras("run", *synthetic, *new[:1], "name=newest", *new[2:], f"stage.init_from={adapter.parent}")[0] == 2
-
-
-@pytest.mark.faults
-def test_hostile_files_that_need_no_run_are_counted(tmp_path, tally):
-    """Their tests are part of the suite, and pass there."""
-    tally("hostile", tried=len(pictures(tmp_path)) + len(tables(tmp_path)) + len(CHECKPOINTS))
 
 
 def test_the_same_payloads_opened_the_unsafe_way_do_get_their_way(tmp_path, monkeypatch):

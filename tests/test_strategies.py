@@ -19,7 +19,7 @@ from several_jobs import one_after_another
 from biqa.evaluation.answers import read_answers
 from biqa.reporting.result import read_result
 from biqa.running.building import build_model
-from biqa.running.processes import launch
+from biqa.running.launching import launch
 
 pytest_plugins = ["quick_processes", "small_runs"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*resource_tracker")

@@ -12,8 +12,8 @@ from worlds import answered, doubled, every_world, killed
 from biqa import config as schema
 from biqa.errors import BadRecord
 from biqa.running.building import quiet
+from biqa.running.launching import ProcessDied, launch
 from biqa.running.parts import RowsInParts
-from biqa.running.processes import ProcessDied, launch
 from biqa.runs import RunFolder
 
 pytest_plugins = ["quick_processes", "small_runs"]
