@@ -83,6 +83,39 @@ def test_labels_of_known_distortions_that_rise_with_their_strength_are_upside_do
     assert upside_down(CARD, wrong[:20], looks(wrong)) is None
 
 
+def sharp(number: int, rho: float) -> tuple[list[Record], dict[Path, Look]]:
+    """Photographs whose quality and sharpness have exactly that Pearson correlation, of normal numbers."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, number))
+    x = (x - x.mean()) / x.std()
+    noise -= noise.mean() + x * (x @ noise) / number
+    y = rho * x + (1 - rho**2) ** 0.5 * noise / noise.std()
+    made = [
+        Record(image=f"{i}", path=Path(f"{i}"), q=(value + 5) / 10, split="train", group=f"{i}", score=value)
+        for i, value in enumerate(y.tolist())
+    ]  # fmt: skip
+    return made, {record.path: Look(problem=None, measured={"sharpness": value}) for record, value in zip(made, x.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("number", "rho", "announced"),
+    [
+        (300, -0.5, True),
+        (300, 0.5, False),
+        (300, -0.15, False),  # weak
+        (60, -0.4, False),  # may be chance: 0.4 is 3.07 standard deviations of nothing
+        (25, -0.95, False),  # a handful
+    ],
+)
+def test_quality_that_falls_with_sharpness_is_announced_where_it_is_no_chance(number: int, rho: float, announced: bool) -> None:
+    found = upside_down(CARD, *sharp(number, rho))
+    assert (found is not None) == announced
+    if found is not None:
+        said, certain = found
+        assert said.startswith("the sharper an image, the lower its quality (Spearman correlation -0.")
+        assert not certain
+
+
 def test_images_that_cannot_be_used_are_counted_and_the_first_named() -> None:
     made = records()
     seen = looks(made) | {made[i].path: Look(problem=f"{i}.png: there is no such file.") for i in range(7)}
