@@ -152,7 +152,7 @@ def export(config: schema.Config, composed: DictConfig, folder: RunFolder) -> No
 
 def waits_of(config: schema.Config) -> Waits:
     """How long its processes wait for one another."""
-    return Waits(step=config.strategy.timeout, first=config.strategy.first_timeout)
+    return Waits(step=config.strategy.timeout, first=config.strategy.first_timeout, still=config.strategy.still)
 
 
 def processes_of(config: schema.Config) -> tuple[int, bool]:

@@ -9,6 +9,7 @@ KINDS = ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3")
 
 TIMEOUT = 600.0
 FIRST_TIMEOUT = 86400.0
+STILL = 45.0
 
 
 @dataclass
@@ -23,6 +24,9 @@ class Strategy:
     which says where it stands."""
     first_timeout: float = FIRST_TIMEOUT
     """Seconds, at most, that they wait where one may be long at work alone: it reads data, asks teachers, looks at images, measures, writes files."""
+    still: float = STILL
+    """Seconds after which a process that does nothing at all (it does not compute, read or write, and waits neither for the others nor for a server)
+    ends the run, which says where it stands. inf: never, as for a debugger. Of processes that the run has started itself, on one machine."""
 
     def __post_init__(self) -> None:
         refuse(
@@ -30,6 +34,7 @@ class Strategy:
                 (self.kind not in KINDS, f"strategy.kind={self.kind} is not known: choose {', '.join(KINDS)}."),
                 (not self.timeout > 0, f"strategy.timeout={self.timeout}: choose seconds above 0."),
                 (not self.first_timeout > 0, f"strategy.first_timeout={self.first_timeout}: choose seconds above 0."),
+                (not self.still > 0, f"strategy.still={self.still}: choose seconds above 0, or inf for never."),
             ]
         )
 

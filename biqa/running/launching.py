@@ -2,8 +2,8 @@
 
 Not Lightning's own launcher: that runs the command line again in every process, and a job of a sweep has none of its own. Not torch's elastic agent:
 it restarts and negotiates, which one machine needs not, and tells what went wrong in a box of its own. Here each process gets the job as it is, the
-first that fails ends all, and its error is raised here as if it had happened here. One that stands still while the others wait for it fails them
-after `strategy.timeout`, and is told with the place where it stands.
+first that fails ends all, and its error is raised here as if it had happened here. One that stands still (`biqa.running.stillness`) ends all after
+`strategy.still`, one that is at work and does not come after `strategy.timeout`; either is told with the place where it stands.
 """
 
 import faulthandler
@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -26,13 +27,17 @@ from typing import Any
 
 from biqa.errors import MachineLimit, UserError
 from biqa.running.processes import AS_USUAL, SLOW, STARTED_HERE, Waits, die_with_the_parent, joined, late
+from biqa.running.stillness import ELSEWHERE, TOGETHER, Watch, waits_for
 
 PATIENCE = 120.0
 """Seconds that processes get to finish a step and write a checkpoint when the user stops the run."""
 AFTERMATH = 2.0
 """Seconds that the others get to say what they died of when one has failed, before they are killed."""
+ANSWERS = 2.0
+"""Seconds that one gets to say where it stands."""
 PAUSE = 0.2
 """Seconds between two looks at what they have told."""
+STILL_ON_PURPOSE = "With ckpt=last the run goes on. Does it wait on purpose, as in a debugger? Choose strategy.still=inf."
 NOTHING = "nothing. Was there too little memory?"
 
 
@@ -40,7 +45,7 @@ class ProcessDied(RuntimeError):
     """A process of the run ended by a defect, or was killed."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
     """One of the processes that were started here, what it says when it goes wrong, and where it leaves its stack."""
 
@@ -63,9 +68,17 @@ class _Member:
 
     def where(self, *, ask: bool) -> str:
         """Its stack, most recent call first: that of its death if it had time for one, or the present one where it is asked to say it."""
-        if ask and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGQUIT)
-            time.sleep(2 * PAUSE)
+        said = self._said()
+        if not ask or self.process.pid is None or not self.stack.is_file():  # without the file it does not know the signal yet
+            return said
+        os.kill(self.process.pid, signal.SIGQUIT)
+        now, until = said, time.monotonic() + ANSWERS
+        while time.monotonic() < until and (now == said or now != self._said()):
+            now = self._said()
+            time.sleep(PAUSE)
+        return now[len(said) :].strip()
+
+    def _said(self) -> str:
         return self.stack.read_text(encoding="utf-8", errors="replace") if self.stack.is_file() else ""
 
 
@@ -97,8 +110,8 @@ def launch(number: int, work: Callable[..., object], *given: Any, gpus: bool, wa
                 with _environment(place, number):
                     process.start()
                 theirs.close()  # so that the pipe ends where the process does
-            failed, silent = _wait_for(members)
-            late = [member for member in members if member.alive] if failed and _waited_in_vain(members, silent) else []
+            failed, silent, still = _wait_for(members, waits.still)
+            late = [member for member in members if member.alive] if failed and not still and _waited_in_vain(members, silent) else []
             stacks = {member.process.name: member.where(ask=True) for member in late}
         except (KeyboardInterrupt, Stopped):
             _end(members, PATIENCE)
@@ -106,6 +119,10 @@ def launch(number: int, work: Callable[..., object], *given: Any, gpus: bool, wa
         finally:
             signal.signal(signal.SIGTERM, before)
             _end(members, 0.0)
+        if still:
+            raise ProcessDied(
+                f"The process of {' and '.join(still)} stands still: {waits.still:g} s without any work.\n{_told_where(still)}\n{STILL_ON_PURPOSE}"
+            )
         if failed:
             _raise_what_happened(members, silent, stacks, waits)
 
@@ -126,13 +143,18 @@ def _environment(place: int, number: int) -> Iterator[None]:
         os.environ |= before
 
 
-def _wait_for(members: Sequence[_Member]) -> tuple[bool, _Member | None]:
-    """Until all are done, or one has failed and the others had time to say what they died of.
+def _wait_for(members: Sequence[_Member], patience: float = inf) -> tuple[bool, _Member | None, dict[str, str]]:
+    """Until all are done, one stands still, or one has failed and the others had time to say what they died of.
+
+    Args:
+        members: all of them.
+        patience: seconds after which one that does nothing stands still.
 
     Returns:
-        Whether one failed, and the process that died without a word, if that is what began it.
+        Whether one failed; the process that died without a word, if that is what began it; and the stacks of those that stand still, by name.
     """
     running, until, silent = list(members), None, None
+    watches = {} if patience == inf else {id(member): Watch(member.process.pid, patience) for member in members if member.process.pid}
     while running and (until is None or time.monotonic() < until):
         wait([member.process.sentinel for member in running], PAUSE)
         codes = {id(member): member.process.exitcode for member in running}  # asked once: one may end between two questions
@@ -148,7 +170,21 @@ def _wait_for(members: Sequence[_Member]) -> tuple[bool, _Member | None]:
             until = time.monotonic() + AFTERMATH
             silent = None if told else ended[0]
         silent = next(iter(unsaid), silent)
-    return until is not None, silent
+        if watches and until is None and (still := _standing_still({member: watches[id(member)] for member in running})):
+            return True, None, still
+    return until is not None, silent, {}
+
+
+def _standing_still(watches: Mapping[_Member, Watch]) -> dict[str, str]:
+    """Stacks, by name, of those that do nothing and wait for nobody; or of all, where all wait for each other."""
+    asked = {member: member.where(ask=True) for member, watch in watches.items() if watch.still() and member.stack.is_file()}
+    waiting = {member for member, stack in asked.items() if waits_for(TOGETHER, stack)}
+    guilty = {member for member, stack in asked.items() if member not in waiting and not waits_for(ELSEWHERE, stack)}
+    if len(waiting) == len(watches) > 1:
+        guilty = waiting
+    for member in asked:
+        watches[member].begin_anew()
+    return {member.process.name: stack for member, stack in asked.items() if member in guilty}
 
 
 def _end(members: Sequence[_Member], patience: float) -> None:
@@ -186,9 +222,7 @@ def _raise_what_happened(members: Sequence[_Member], silent: _Member | None, sta
         if isinstance(error, UserError | MachineLimit):
             raise error
     if stacks:
-        stood = "\n".join(f"{name} stood here:\n{stack or 'it did not say where.'}" for name, stack in stacks.items())
-        names = " and ".join(stacks)
-        raise ProcessDied(f"The process of {names} did not come while others waited for it ({waits}).\n{stood}\n{SLOW}")
+        raise ProcessDied(f"The process of {' and '.join(stacks)} did not come while others waited for it ({waits}).\n{_told_where(stacks)}\n{SLOW}")
     if silent is not None:
         code = silent.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -199,6 +233,10 @@ def _raise_what_happened(members: Sequence[_Member], silent: _Member | None, sta
         assert error is not None
         raise error
     raise ProcessDied(text)
+
+
+def _told_where(stacks: Mapping[str, str]) -> str:
+    return "\n".join(f"{name} stood here:\n{stack or 'it did not say where.'}" for name, stack in stacks.items())
 
 
 def _one_of(  # noqa: PLR0917 (a process's own)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from biqa.config.checks import refuse
-from biqa.config.strategy import FIRST_TIMEOUT, TIMEOUT, devices_asked, strategy_problems
+from biqa.config.strategy import FIRST_TIMEOUT, STILL, TIMEOUT, devices_asked, strategy_problems
 from biqa.errors import IncompatibleChoice
 
 STARTED_HERE = "BIQA_STARTED_HERE"
@@ -100,10 +100,12 @@ def refuse_other_number(environment: Mapping[str, str], devices: int, nodes: int
 
 @dataclass(frozen=True)
 class Waits:
-    """How long processes wait for one another, in seconds (`strategy.timeout`, `strategy.first_timeout`)."""
+    """How long processes wait for one another, in seconds (`strategy.timeout`, `strategy.first_timeout`), and for one that does nothing
+    (`strategy.still`)."""
 
     step: float = TIMEOUT
     first: float = FIRST_TIMEOUT
+    still: float = STILL
 
     def __str__(self) -> str:
         return f"strategy.timeout={self.step:g}, strategy.first_timeout={self.first:g}, in seconds"

@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from multiprocessing import Pipe
@@ -140,6 +142,102 @@ def test_whoever_goes_wrong_ends_all_within_a_minute_and_is_named(quickly, tally
         tally("no_hang", seconds=ends(how, world, guilty))
 
 
+def compute(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        sum(range(1000))
+
+
+def let_another_compute(seconds):
+    subprocess.run([sys.executable, "-c", f"import time\nwhile time.process_time() < {seconds}: sum(range(1000))"], check=True)
+
+
+def ask_a_server(seconds):
+    import httpx
+
+    httpx.ask(seconds)
+
+
+def wait_for_each_other(_):
+    import torch.distributed as dist
+
+    # each in a group of its own, as where one has left out a step
+    groups = [dist.new_group([0, 1], backend="gloo") for _ in range(2)]
+    dist.barrier(group=groups[dist.get_rank()])
+
+
+def be_slow(work, seconds, server, guilty=1):
+    import torch.distributed as dist
+
+    from biqa.stages.together import from_first, rank
+
+    sys.path.insert(0, str(server))
+    if guilty == 0:
+        from_first(partial(work, seconds))
+    elif rank() == guilty:
+        work(seconds)
+    dist.barrier()
+
+
+def stop(_):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+STILL = Waits(step=600.0, first=600.0, still=2.0)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A stand-in for a client that waits for its server."""
+    (tmp_path / "httpx").mkdir()
+    (tmp_path / "httpx" / "__init__.py").write_text("import time\ndef ask(seconds): time.sleep(seconds)\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("guilty", [0, 1])
+def test_one_that_stands_still_ends_all_long_before_the_timeout(quickly, server, guilty):
+    with pytest.raises(ProcessDied) as raised:
+        launch(2, be_slow, time.sleep, 1e6, server, guilty, gpus=False, waits=STILL)
+    said = str(raised.value)
+    assert said.startswith(f"The process of rank {guilty} stands still: 2 s without any work.\nrank {guilty} stood here:\n")
+    assert "in be_slow" in said
+    assert f"rank {1 - guilty}" not in said
+    assert said.endswith("With ckpt=last the run goes on. Does it wait on purpose, as in a debugger? Choose strategy.still=inf.")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("work", [time.sleep, stop])
+def test_whoever_stands_still_ends_all_although_the_timeout_is_far(quickly, tally, server, work, world):
+    for guilty in (0, world - 1):
+        start = time.monotonic()
+        with pytest.raises(ProcessDied, match=rf"^The process of rank {guilty} stands still: 2 s without any work\.\nrank {guilty} stood here:"):
+            launch(world, be_slow, work, 1e6, server, guilty, gpus=False, waits=STILL)
+        tally("no_hang", seconds=time.monotonic() - start)
+
+
+def test_one_that_is_stopped_stands_still_too(quickly, server):
+    with pytest.raises(ProcessDied, match=r"^The process of rank 1 stands still: .*\nrank 1 stood here:\nit did not say where\."):
+        launch(2, be_slow, stop, 0, server, gpus=False, waits=STILL)
+
+
+def test_those_that_wait_for_each_other_stand_still(quickly, server):
+    with pytest.raises(
+        ProcessDied, match=r"(?s)^The process of rank 0 and rank 1 stands still: .*rank 0 stood here:.*rank 1 stood here:.*in barrier"
+    ):
+        launch(2, wait_for_each_other, None, gpus=False, waits=STILL)
+
+
+@pytest.mark.parametrize("work", [compute, let_another_compute, ask_a_server])
+def test_one_that_is_only_slow_does_not_stand_still(quickly, server, work):
+    """It computes, has another compute, or waits for a server: the others wait as long as that takes."""
+    launch(2, be_slow, work, 4.0, server, gpus=False, waits=STILL)
+
+
+def test_who_chooses_so_may_stand_still(quickly, server):
+    launch(2, be_slow, time.sleep, 3.0, server, gpus=False, waits=Waits(step=600.0, first=600.0, still=float("inf")))
+
+
 def wait_for_the_first(seconds):
     from biqa.stages.together import from_first
 
@@ -168,4 +266,4 @@ def test_a_death_without_a_word_is_the_cause_although_another_has_told_of_its_lo
         member.process.start()
         member.process.join()
     other.told = (0.0, None, "a partner is gone", False)
-    assert _wait_for([other, dead]) == (True, dead)
+    assert _wait_for([other, dead]) == (True, dead, {})
