@@ -32,7 +32,7 @@ test: install  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: install  ## the long campaigns: 200 kills, runs of several processes, launchers, ...; docs/trust.md counts what came of them
-	$(BIN)/python -m pytest -m faults -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults -q
 
 trust: install  ## every campaign of faults once more; writes docs/trust.json and docs/trust.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults or trust' --record-trust -q; code=$$?; $(MAKE) docs; exit $$code

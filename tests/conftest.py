@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["BIQA_CACHE"] = tempfile.mkdtemp(prefix="biqa-cache-")
 atexit.register(shutil.rmtree, os.environ["BIQA_CACHE"], ignore_errors=True)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has it ignored by what it starts in the background, and so would all runs here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

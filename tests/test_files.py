@@ -47,6 +47,20 @@ def test_the_old_file_stays_whatever_fails(tmp_path, monkeypatch, number, step):
     assert file.read_text() == "new"
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_new_name_too_must_reach_the_disk(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("os.fsync", failing(number, after=1))  # the file's content is there
+    with pytest.raises(Unwritten):
+        write_whole(tmp_path / "a.json", "new")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOTSUP])
+def test_a_file_system_that_takes_no_flush_of_folders_is_no_fault(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("os.fsync", failing(number, after=1))
+    write_whole(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
 def test_a_file_below_folders_that_are_not_there(tmp_path):
     write_whole(tmp_path / "a" / "b" / "c.csv", "x\r\n")
     assert (tmp_path / "a" / "b" / "c.csv").read_bytes() == b"x\r\n"

@@ -24,10 +24,12 @@ IN_A_JOB = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "S
 
 @pytest.fixture
 def outside_jobs(monkeypatch):
-    """No job that these tests themselves may run in."""
+    """No job that these tests themselves may run in, and no `nohup`."""
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SUBMITIT_"))]:
         monkeypatch.delenv(name)
-    return monkeypatch
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield monkeypatch
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
