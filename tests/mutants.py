@@ -46,7 +46,7 @@ GROUPS = {
     ),
     "stability": Group(
         ("biqa/evaluation/stability.py", "biqa/evaluation/contradiction.py", "biqa/evaluation/evaluate.py", "biqa/evaluation/answers.py"),
-        ("tests/evaluation/test_stability.py", "tests/evaluation/test_contradiction.py", "tests/evaluation/test_evaluate.py"),
+        tuple(f"tests/evaluation/test_{name}.py" for name in ("stability", "contradiction", "evaluate", "answers", "answer_counts")),
     ),
 }
 
