@@ -9,7 +9,7 @@ RUNS ?= runs/main_table
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-faults trust mutants fuzz audit lock install-locked conformance docs bench bench-gpu reproduce-table check-experiments clean
+.PHONY: help install check test test-faults test-matrix trust mutants fuzz audit lock install-locked conformance docs bench bench-gpu reproduce-table check-experiments clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ test: install  ## the test suite
 
 test-faults: install  ## the long campaigns: 200 kills, runs of several processes, launchers, ...; docs/trust.md counts what came of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults -q
+
+test-matrix: install  ## the tests with the lowest and the newest lightning, transformers and peft, and other Pythons: ARGS="highest -- tests/models"
+	$(BIN)/python tests/matrix.py $(ARGS)
 
 trust: install  ## every campaign of faults once more; writes docs/trust.json and docs/trust.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults or trust' --record-trust -q; code=$$?; $(MAKE) docs; exit $$code
