@@ -156,7 +156,7 @@ def test_a_resumed_run_draws_what_the_whole_one_draws(tmp_path, at):
     np.random.seed(4)
 
     class Draws(L.Callback):
-        def on_train_start(self, *_):
+        def on_train_start(self, trainer, pl_module):
             torch.rand(7)
             np.random.rand(7)
 
