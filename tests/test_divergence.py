@@ -54,12 +54,15 @@ def finite(folder):
     return all(bool(value.isfinite().all()) for state in states for value in state.values())
 
 
-def qualities_of(said, root):
-    """Of the images that a message names, as the labels have them."""
-    [labels] = [file for file in Path(root).rglob("labels.csv") if len(file.read_text().splitlines()) == 1 + 24 + 6 + 12]  # others may lie there
-    with labels.open(newline="") as file:
-        score = {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
-    return [(score[image] - 1) / 4 for image in re.search(r"Its batch: (.*?)\. Nothing", said)[1].split(", ")]
+def names_the_images(said, root, qualities):
+    """Whether the images that a message names have these qualities in the labels."""
+    named = re.search(r"Its batch: (.*?)\. Nothing", said)[1].split(", ")
+    for labels in Path(root).rglob("labels.csv"):  # data of other tests may lie there too
+        with labels.open(newline="") as file:
+            score = {row["image"]: (float(row["score"]) - 1) / 4 for row in csv.DictReader(file)}
+        if set(named) <= set(score) and [score[image] for image in named] == pytest.approx(qualities, abs=1e-6):
+            return True
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_it_ends_at_the_last_good_checkpoint(whole, run, tmp_path, monkeypatch, 
     assert finite(folder)
     assert not (folder / "model").exists()
     if number == step:
-        assert qualities_of(ended.err, root) == pytest.approx(qualities, abs=1e-6)
+        assert names_the_images(ended.err, root, qualities)
     assert all("nan" not in file.read_text() for file in folder.glob("logs/metrics.csv"))
     if number == 10:  # what was kept is good
         assert run(tmp_path, "a", *OPTIONS, "ckpt=last").code == 0
@@ -124,7 +127,7 @@ def test_the_batch_is_named_after_a_resumed_epoch_and_with_accumulation(run, tmp
     qualities = at_batch(monkeypatch, 3, no_number)
     ended = run(tmp_path, "a", *options, "ckpt=last")
     assert "the loss of step 8 is nan" in ended.err, ended.err
-    assert qualities_of(ended.err, root) == pytest.approx(qualities, abs=1e-6)
+    assert names_the_images(ended.err, root, qualities)
 
 
 def test_a_learning_rate_that_is_too_high(run, tmp_path):
