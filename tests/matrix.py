@@ -2,7 +2,7 @@
 
     make test-matrix                                       every row; what cannot be installed is said, with the reason
     make test-matrix ARGS="highest -- tests/models"        one row, some tests
-    make test-matrix ARGS="transformers==5.20.0"           a row of one's own
+    make test-matrix ARGS="transformers==5.23.0"           a row of one's own
     make test-matrix ARGS="--any-torch lowest python3.13"  with another torch than constraints.txt has: gigabytes, as it comes with CUDA
 
 `lowest` takes the floors of pyproject.toml for lightning, transformers, peft (and torch), `highest` their newest; all else is as constraints.txt has it.
@@ -42,8 +42,8 @@ class Row:
 class Outcome:
     """What came of a row."""
 
-    row: Row
     versions: str
+    """Empty where it could not be installed."""
     said: str
     good: bool
 
@@ -68,7 +68,8 @@ def rows(*, any_torch: bool) -> dict[str, Row]:
 
 def constraints(pins: Sequence[str], tested: str) -> str:
     """The tested set without the packages of a row and what these hold to themselves."""
-    free = {name.lower() for pin in pins for name in (re.split(r"[=<>!~]", pin)[0], *BOUND_TO.get(re.split(r"[=<>!~]", pin)[0], ()))}
+    named = [pin.partition("==")[0] for pin in pins]
+    free = {*named, *(bound for name in named for bound in BOUND_TO.get(name, ()))}
     return "".join(line for line in tested.splitlines(keepends=True) if line.partition("==")[0].strip().lower() not in free)
 
 
@@ -98,13 +99,13 @@ def tried(row: Row, tests: Sequence[str]) -> Outcome:
     """Install a row and run the tests in it."""
     place = PLACE / re.sub(r"[^\w.]+", "-", row.name)
     if problem := install(row, place):
-        return Outcome(row, "", problem, good=False)
+        return Outcome("", problem, good=False)
     python = str(place / "venv" / "bin" / "python")
     ran = _run([python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *tests], TESTS_SECONDS, {"OMP_NUM_THREADS": "1"})
     (place / "tests.txt").write_text(ran.stdout, encoding="utf-8")
     lines = [line for line in ran.stdout.splitlines() if line.strip()] or ["pytest said nothing"]
     failed = [line.removeprefix("FAILED ").removeprefix("ERROR ").partition(" - ")[0] for line in lines if line.startswith(("FAILED ", "ERROR "))]
-    return Outcome(row, versions(python), "\n    ".join([lines[-1].strip("= "), *failed]), good=not ran.returncode)
+    return Outcome(versions(python), "\n    ".join([lines[-1].strip("= "), *failed]), good=not ran.returncode)
 
 
 def main() -> int:
@@ -112,8 +113,8 @@ def main() -> int:
     parser = ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--any-torch", action="store_true", help="torch too differs from the tested one: downloads of several gigabytes")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="lowest, highest, python3.12, ... or packages with versions (a==1,b==2); none: all")
-    arguments, _, tests = _split(sys.argv[1:])
-    options = parser.parse_args(arguments)
+    dashes = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, tests = parser.parse_args(sys.argv[1:dashes]), sys.argv[dashes + 1 :]
     known = rows(any_torch=options.any_torch)
     here = next(iter(known.values())).python
     wanted = [known[name] if name in known else Row(name, here, tuple(name.split(","))) for name in options.rows or known]
@@ -128,11 +129,6 @@ def main() -> int:
         print(f"{row.name}: {outcome.versions}\n    {outcome.said}", flush=True)
         good &= outcome.good or (not outcome.versions and row.name not in options.rows)
     return int(not good)
-
-
-def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:place], "--", arguments[place + 1 :]
 
 
 def _run(command: Sequence[str], seconds: float = 600.0, environment: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from biqa.running.stillness import LIFE, TOGETHER, Watch, Work, waits_for, work_of
@@ -79,6 +80,23 @@ def test_work_is_that_of_a_process_and_of_those_that_it_has_started():
     assert len(work.processes) == 2
     assert work.seconds >= 1.0
     assert work_of(process.pid) == Work(frozenset(), 0.0, False)
+
+
+def test_what_goes_on_beside_a_run_is_no_work_of_it(tmp_path):
+    """W&B's service lives as long as the run, and does something now and then."""
+    for name in ("wandb-core", "worker"):
+        (tmp_path / name).write_text("#!/bin/sh\nwhile :; do :; done\n")
+        (tmp_path / name).chmod(0o755)
+    code = f"import subprocess\nfor name in ('wandb-core', 'worker'): last = subprocess.Popen(['{tmp_path}/' + name])\nlast.wait()"
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
+        until = time.monotonic() + 30
+        while len(psutil.Process(process.pid).children()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.2)  # both have the names of their files
+        children = {child.name(): child.pid for child in psutil.Process(process.pid).children()}
+        work = work_of(process.pid)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert work.processes == {process.pid, children["worker"]}
 
 
 @pytest.mark.parametrize(
