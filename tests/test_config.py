@@ -1,6 +1,7 @@
 """Every YAML composes; nonsense is refused with a sentence that says what to do."""
 
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
@@ -211,4 +212,6 @@ def test_what_tells_no_run_from_another_stands_in_no_name():
     may_change = {"export.merge" if option == "export" else option for option in NO_DIFFERENCE}
     assert may_change - unnamed == {"trainer.checkpoint_steps"}  # which has always stood in names: runs are found by them
     told_apart_by_name = {"model", "stage", "data", "seed", "experiment", "sweep", "hydra.launcher"}
-    assert unnamed - may_change == told_apart_by_name
+    of_a_group = {f"strategy.{field.name}" for field in fields(schema.Strategy)}
+    assert unnamed - may_change - of_a_group == told_apart_by_name
+    assert of_a_group <= unnamed  # a message says: choose a larger strategy.timeout; with ckpt=last the run goes on

@@ -1,11 +1,14 @@
 """Strategies, devices, precisions and quantization: each combination composes or is refused with the nearest that can."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from biqa.config.strategy import KINDS, Strategy, devices_asked, strategy_problems
 from biqa.errors import IncompatibleChoice
+from biqa.run import waits_of
+from biqa.running.processes import Waits
 
 FREE = {"kind": "auto", "devices": 2, "nodes": 1, "accelerator": "gpu", "precision": "bf16-mixed", "quantization": "none", "present": 4}
 
@@ -17,6 +20,19 @@ def problems(**choice):
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(IncompatibleChoice, match=r"strategy\.kind=tactics is not known: choose auto, ddp, fsdp, deepspeed_zero2, deepspeed_zero3\."):
         Strategy(kind="tactics")
+
+
+@pytest.mark.parametrize("option", ["timeout", "first_timeout", "still"])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_processes_wait_for_some_time(option, seconds):
+    Strategy(kind="auto", **{option: float("inf")})
+    with pytest.raises(IncompatibleChoice, match=rf"^strategy\.{option}={seconds}: choose seconds above 0"):
+        Strategy(kind="auto", **{option: seconds})
+
+
+def test_how_long_they_wait_is_what_the_options_say():
+    strategy = Strategy(kind="auto", timeout=1.0, first_timeout=2.0, still=3.0)
+    assert waits_of(SimpleNamespace(strategy=strategy)) == Waits(step=1.0, first=2.0, still=3.0)
 
 
 @pytest.mark.parametrize(

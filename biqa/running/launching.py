@@ -154,7 +154,7 @@ def _wait_for(members: Sequence[_Member], patience: float = inf) -> tuple[bool, 
         Whether one failed; the process that died without a word, if that is what began it; and the stacks of those that stand still, by name.
     """
     running, until, silent = list(members), None, None
-    watches = {} if patience == inf else {member: Watch(member.process.pid, patience) for member in members if member.process.pid}
+    watches = {member: Watch(member.process.pid, patience) for member in members if member.process.pid}
     while running and (until is None or time.monotonic() < until):
         wait([member.process.sentinel for member in running], PAUSE)
         codes = {member: member.process.exitcode for member in running}  # asked once: one may end between two questions
@@ -170,7 +170,7 @@ def _wait_for(members: Sequence[_Member], patience: float = inf) -> tuple[bool, 
             until = time.monotonic() + AFTERMATH
             silent = None if told else ended[0]
         silent = next(iter(unsaid), silent)
-        if watches and until is None and (still := _standing_still({member: watches[member] for member in running})):
+        if until is None and (still := _standing_still({member: watches[member] for member in running})):
             return True, None, still
     return until is not None, silent, {}
 
